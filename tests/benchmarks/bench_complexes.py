@@ -14,12 +14,13 @@ from torch import Tensor, nn
 
 from phasegrid.jobs import Part
 from phasegrid.metrics.connectivity.curves import stack_vertices
+from phasegrid.metrics.network.examples import Examples
 from phasegrid.metrics.network.points import live_network
 from phasegrid.metrics.network.stacking import live_stack
 from phasegrid.metrics.network.turns import finished
 from phasegrid.metrics.simplex import SimplexArgs
 from phasegrid.metrics.simplex.complexes import grow
-from phasegrid.metrics.simplex.training import Examples, Live, train_last_vertices
+from phasegrid.metrics.simplex.training import Live, train_last_vertices
 from phasegrid.metrics.simplex.wiring import shared
 from phasegrid.models.build import build_model
 from phasegrid.models.fused import read_architecture

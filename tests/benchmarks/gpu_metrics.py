@@ -16,16 +16,16 @@ from torch.nn.functional import cross_entropy
 from phasegrid.datasets.dataset import Dataset
 from phasegrid.metrics.connectivity import ConnectivityArgs
 from phasegrid.metrics.connectivity.curves import stack_vertices
-from phasegrid.metrics.connectivity.training import Examples, train_bends
+from phasegrid.metrics.connectivity.training import train_bends
 from phasegrid.metrics.hessian import HessianArgs
 from phasegrid.metrics.hessian.compute import compute as measure_hessian
 from phasegrid.metrics.hessian.operator import HessianOperator
+from phasegrid.metrics.network.examples import Examples
 from phasegrid.metrics.network.passes import Passes
 from phasegrid.metrics.network.points import live_network
 from phasegrid.metrics.network.turns import Work, finished, in_turn
 from phasegrid.metrics.simplex import SimplexArgs
 from phasegrid.metrics.simplex.complexes import grow
-from phasegrid.metrics.simplex.training import Examples as Feed
 from phasegrid.metrics.simplex.training import Live, train_last_vertices
 from phasegrid.metrics.simplex.wiring import shared
 from phasegrid.metrics.slice import SliceArgs
@@ -139,7 +139,7 @@ def _simplex_update(subject: Subject, timed: Timed) -> float:
             Live(live_network(subject.models[0])),
             vertices,
             shared(num, 1),
-            Feed(subject.data.train_inputs, subject.data.train_labels),
+            Examples(subject.data.train_inputs, subject.data.train_labels),
             [1e-3],
             replace(SimplexArgs(), epochs=epochs, batch_size=subject.batch),
             [torch.Generator().manual_seed(0)],

@@ -21,8 +21,9 @@ from phasegrid.metrics.connectivity import ConnectivityArgs
 from phasegrid.metrics.connectivity import compute as engine
 from phasegrid.metrics.connectivity.compute import compute_many as declared
 from phasegrid.metrics.connectivity.stacked import MAX_CURVES, train_bends_together
-from phasegrid.metrics.connectivity.training import Examples, train_bends
+from phasegrid.metrics.connectivity.training import train_bends
 from phasegrid.metrics.network import stacking
+from phasegrid.metrics.network.examples import Examples
 from phasegrid.metrics.network.points import Row, live_network
 from phasegrid.metrics.network.stacking import choose_stacks
 from phasegrid.metrics.network.turns import finished

@@ -15,7 +15,8 @@ from phasegrid.metrics.connectivity.curves import (
     stack_vertices,
     vertex_weights,
 )
-from phasegrid.metrics.connectivity.training import Examples, learning_rates, train_bends
+from phasegrid.metrics.connectivity.training import learning_rates, train_bends
+from phasegrid.metrics.network.examples import Examples
 from phasegrid.metrics.network.points import live_network
 from phasegrid.metrics.network.turns import finished
 from phasegrid.models.flat import FlatNetwork

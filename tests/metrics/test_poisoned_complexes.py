@@ -16,13 +16,14 @@ from phasegrid import load_sweep
 from phasegrid.datasets.dataset import Dataset
 from phasegrid.errors import DataError, SweepError
 from phasegrid.metrics import METRICS
+from phasegrid.metrics.network.examples import Examples
 from phasegrid.metrics.network.points import live_network
 from phasegrid.metrics.network.stacking import live_stack
 from phasegrid.metrics.network.turns import finished
 from phasegrid.metrics.simplex import SimplexArgs
 from phasegrid.metrics.simplex.poisoned import fed, trained_by
 from phasegrid.metrics.simplex.sampling import draw_points, place_points
-from phasegrid.metrics.simplex.training import Examples, Live, train_last_vertices
+from phasegrid.metrics.simplex.training import Live, train_last_vertices
 from phasegrid.models.fused import read_architecture
 from phasegrid.models.weights import parameters_vector
 from phasegrid.plan.cost import guess_cost
@@ -108,7 +109,7 @@ def test_a_connector_descends_on_the_papers_poisoned_loss(
     vertices = torch.stack([parameters_vector(mlp(seed)) for seed in range(3)])
     joined, num_aside = fed(data, chosen)
     assert num_aside == NUM_ASIDE
-    examples = Examples(joined.train_inputs, joined.train_labels, num_aside)
+    examples = Examples(joined.train_inputs, joined.train_labels, num_aside=num_aside)
     net, trained = mlp(0), vertices.unsqueeze(0).clone()
     flat = live_stack(read_architecture(net), [net], 2) if stacked else live_network(net)
     live = Live(flat, trained_by(data.scoring, chosen))

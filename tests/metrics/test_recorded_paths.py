@@ -22,8 +22,9 @@ from phasegrid.metrics.connectivity import ConnectivityArgs, training
 from phasegrid.metrics.connectivity.compute import by_turns
 from phasegrid.metrics.connectivity.compute import compute as measure_curve
 from phasegrid.metrics.connectivity.curves import stack_vertices
-from phasegrid.metrics.connectivity.training import Examples, train_bends
+from phasegrid.metrics.connectivity.training import train_bends
 from phasegrid.metrics.hessian.operator import HessianOperator
+from phasegrid.metrics.network.examples import Examples
 from phasegrid.metrics.network.passes import Passes
 from phasegrid.metrics.network.points import live_network
 from phasegrid.metrics.network.turns import MOST, Work, finished, in_turn
@@ -31,7 +32,6 @@ from phasegrid.metrics.simplex import SimplexArgs
 from phasegrid.metrics.simplex.complexes import grow
 from phasegrid.metrics.simplex.compute import compute as measure_simplex
 from phasegrid.metrics.simplex.sampling import generator_on
-from phasegrid.metrics.simplex.training import Examples as Feed
 from phasegrid.metrics.simplex.training import Live, train_last_vertices
 from phasegrid.metrics.simplex.wiring import shared
 from phasegrid.metrics.slice import SliceArgs
@@ -87,6 +87,7 @@ ROWS: dict[str, Callable[[], Any]] = {
         "two connectors": {"connectors": 2, "samples": 2},
         "equal shares": {"sampling": "simplex", "weight_decay": 1e-3},
         "no volume": {"volume_lambda": 0.0},
+        "augmented connectors": {"augment": "flip_crop", "refresh_augment": "flip_crop"},
     }.items()
 }
 
@@ -205,7 +206,7 @@ def test_within_an_epoch_a_complex_waits_for_nothing() -> None:
         Live(live_network(models[0])),
         vertices[None],
         shared(len(models), 1),
-        Feed(examples.train_inputs, examples.train_labels),
+        Examples(examples.train_inputs, examples.train_labels),
         [1e-3],
         SimplexArgs(epochs=3, batch_size=BATCH),
         [generator(3)],

@@ -17,12 +17,12 @@ from phasegrid.errors import MetricError
 from phasegrid.metrics.connectivity import ConnectivityArgs
 from phasegrid.metrics.connectivity.compute import place_vertices
 from phasegrid.metrics.connectivity.farthest import farthest_from_ends
-from phasegrid.metrics.connectivity.training import Examples, learning_rates, train_bends
+from phasegrid.metrics.connectivity.training import learning_rates, train_bends
+from phasegrid.metrics.network.examples import Examples
 from phasegrid.metrics.network.turns import finished
 from phasegrid.metrics.simplex import SimplexArgs
 from phasegrid.metrics.simplex.complexes import members_of
 from phasegrid.metrics.simplex.sampling import sample_coefficients
-from phasegrid.metrics.simplex.training import Examples as Feed
 from phasegrid.metrics.simplex.training import Live, train_last_vertices
 from phasegrid.metrics.simplex.wiring import shared
 from phasegrid.models.evaluation import evaluate
@@ -164,7 +164,7 @@ def test_connector_loss_is_weighted_by_tokens() -> None:
         Live(FlatNetwork.of(translator()), PAIRS),
         vertices_of(0, 0, 0)[None],
         shared(2, 1),
-        Feed(inputs, labels),
+        Examples(inputs, labels),
         [0.0],
         settings,
         [generator()],

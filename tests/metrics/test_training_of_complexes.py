@@ -12,12 +12,13 @@ from point_support import dataset
 from torch import Tensor, nn
 
 from phasegrid.datasets.dataset import Dataset
+from phasegrid.metrics.network.examples import Examples
 from phasegrid.metrics.network.points import live_network
 from phasegrid.metrics.network.turns import finished
 from phasegrid.metrics.simplex import SimplexArgs
 from phasegrid.metrics.simplex.complexes import members_of
 from phasegrid.metrics.simplex.sampling import place_points
-from phasegrid.metrics.simplex.training import Examples, Live, train_last_vertices
+from phasegrid.metrics.simplex.training import Live, train_last_vertices
 from phasegrid.metrics.simplex.wiring import Simplexes
 from phasegrid.models.flat import FlatNetwork
 from phasegrid.models.fused import read_architecture

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from phasegrid.declare import MAX_COUNT, UNIT_OF_LOSS, Column, DatasetFacts, Finding, Metric, later
+from phasegrid.declare import MAX_COUNT, UNIT_OF_LOSS, Column, Finding, Metric, later
 from phasegrid.estimates import (
     FLOAT,
     Guess,
@@ -17,6 +17,7 @@ from phasegrid.estimates import (
     passes,
     training_bytes,
 )
+from phasegrid.metrics.augmentation import Augment, augments_images
 from phasegrid.metrics.ranges import Count, Momentum, NonNegative, Positive
 from phasegrid.train.collectors import moments_numbers
 
@@ -82,8 +83,8 @@ class ConnectivityArgs:
     refresh_examples: Count | None = None
     updates: Annotated[int, Field(ge=1, le=MAX_COUNT)] | None = later(None)
     precision: Literal["fp32", "tf32", "bf16"] = later("fp32")
-    augment: Literal["none", "flip_crop"] = later("none")
-    refresh_augment: Literal["none", "flip_crop"] = later("none")
+    augment: Augment = later("none")
+    refresh_augment: Augment = later("none")
     swag_from_epoch: Count | None = later(None)
     swag_rank: Annotated[int, Field(ge=2, le=1000)] = later(20)
 
@@ -134,20 +135,6 @@ def _collects_twice(args: Mapping[str, Any]) -> Finding | None:
             f"found {first} with epochs: {args['epochs']}; allowed: at most"
             f" {args['epochs'] - 1}, since a covariance needs the bends of two epochs"
         )
-    return None
-
-
-def _augments_images(
-    args: Mapping[str, Any], _recipe: Mapping[str, Any], facts: DatasetFacts
-) -> Finding | None:
-    if facts.task == "classification" and len(facts.input_shape) == 3:
-        return None
-    for name in ("augment", "refresh_augment"):
-        if args[name] != "none":
-            return name, (
-                f"found {args[name]}, but an input of the data set has the shape"
-                f" {facts.input_shape}; it needs images (channels, height, width); allowed: none"
-            )
     return None
 
 
@@ -209,7 +196,7 @@ CONNECTIVITY = Metric(
     memory=_memory,
     disk=_disk,
     rules=(_no_bends_on_a_random_segment, _collects_twice),
-    fits=_augments_images,
+    fits=augments_images,
     leaves=("curve", "curve_moments"),
     passes=_passes,
     untypical={"bends": 0},

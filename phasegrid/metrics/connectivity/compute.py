@@ -41,8 +41,9 @@ from phasegrid.metrics.connectivity.curves import (
 from phasegrid.metrics.connectivity.farthest import farthest_from_ends
 from phasegrid.metrics.connectivity.left import FAR_END
 from phasegrid.metrics.connectivity.stacked import MAX_CURVES, train_bends_together
-from phasegrid.metrics.connectivity.training import Examples, train_bends
+from phasegrid.metrics.connectivity.training import train_bends
 from phasegrid.metrics.measured import Measured
+from phasegrid.metrics.network.examples import Examples
 from phasegrid.metrics.network.fresh import fresh_vector
 from phasegrid.metrics.network.joining import Rest, require_ends, rest_of, rest_of_curve
 from phasegrid.metrics.network.passes import Passes

@@ -19,7 +19,8 @@ from phasegrid.datasets.augmenting import FlipCropDraws
 from phasegrid.metrics.connectivity import ConnectivityArgs
 from phasegrid.metrics.connectivity.collecting import BendMoments
 from phasegrid.metrics.connectivity.curves import vertex_weights
-from phasegrid.metrics.connectivity.training import Examples, learning_rates
+from phasegrid.metrics.connectivity.training import learning_rates
+from phasegrid.metrics.network.examples import Examples
 from phasegrid.metrics.network.points import finite_or_none
 from phasegrid.metrics.network.stacking import live_stack
 from phasegrid.models.flat import FlatNetwork
@@ -148,7 +149,7 @@ def _draw(
         orders.append(torch.randperm(len(examples.inputs), generator=rng, device=rng.device))
         t = torch.rand(len(slices), generator=rng, device=rng.device, dtype=torch.float64)
         weights.append(vertex_weights(settings.curve, settings.bends, t.cpu()))
-        crops.append(examples.draw(settings, rng) or ())
+        crops.append(examples.draw(settings.augment, rng) or ())
     coefficients = torch.stack(weights, dim=1).to(stack.vertices)
     device = examples.inputs.device
     tables = [torch.stack(kind).to(device) for kind in zip(*crops, strict=True)]

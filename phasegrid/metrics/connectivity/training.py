@@ -7,15 +7,14 @@ B_j(t) (g + wd gamma(t)), g the network's gradient at gamma(t). So any number of
 rank-one update.
 """
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
-from phasegrid.datasets.augmenting import FlipCropDraws, apply_flip_crop, draw_flip_crop
+from phasegrid.datasets.augmenting import FlipCropDraws
 from phasegrid.metrics.connectivity import ConnectivityArgs
 from phasegrid.metrics.connectivity.collecting import BendMoments
 from phasegrid.metrics.connectivity.curves import place_points
+from phasegrid.metrics.network.examples import Examples, no_crops
 from phasegrid.metrics.network.joining import NOTHING, Rest
 from phasegrid.metrics.network.points import finite_or_none, train_mode_without_draws
 from phasegrid.metrics.network.recording import Recorded, records_on
@@ -34,32 +33,6 @@ SCHEDULE = Schedule("pieces", pieces=((0.5, 1.0), (0.9, 0.01)))
 """Factor 1 until one half, then linear to 0.01 at 90% (published code of Garipov et al. 2018): of
 50 epochs, 25 are constant, and from epoch 45 on the factor is 1%.
 """
-
-
-@dataclass(frozen=True, slots=True)
-class Examples:
-    """The examples of curves: `inputs` (N, *S), `labels` (N,), and the `padding` of images that are
-    augmented.
-    """
-
-    inputs: Tensor
-    labels: Tensor
-    padding: Tensor | None = None
-
-    def draw(self, settings: ConnectivityArgs, rng: torch.Generator) -> FlipCropDraws | None:
-        """Draw an epoch's augmentation, one draw per example in the order of the epoch; None
-        without augmentation.
-        """
-        if settings.augment == "none":
-            return None
-        return draw_flip_crop(len(self.inputs), rng)
-
-    def augmented(self, batch: Tensor, draws: FlipCropDraws | None) -> Tensor:
-        """Return a batch of inputs (B, *S) with its part of an epoch's augmentation."""
-        if draws is None:
-            return batch
-        assert self.padding is not None
-        return apply_flip_crop(batch, draws, self.padding)
 
 
 def learning_rates(settings: ConnectivityArgs, num_batches: int) -> list[list[float]]:
@@ -148,9 +121,7 @@ class _Training:
         self._slices, self._spans = slices, (slice(0, 0),) * len(slices)
         device = vertices.device
         self._order = torch.arange(len(examples.inputs), device=examples.inputs.device)
-        zeros = torch.zeros_like(self._order)
-        tables = FlipCropDraws(zeros.bool(), zeros.clone(), zeros.clone())
-        self._crops = None if settings.augment == "none" else tables
+        self._crops = None if settings.augment == "none" else no_crops(self._order)
         self._coefficients = vertices.new_zeros(len(slices), len(vertices))
         self._rates = vertices.new_zeros(len(slices))
         self._steps = torch.arange(len(slices), device=device).unsqueeze(1)
@@ -169,7 +140,7 @@ class _Training:
         self._coefficients.copy_(points.coefficients)
         self._spans = points.spans
         self._rates[: len(rates)].copy_(torch.tensor(rates, dtype=torch.float64))
-        drawn_crops = self._examples.draw(settings, rng)
+        drawn_crops = self._examples.draw(settings.augment, rng)
         for table, own in zip(self._crops or (), drawn_crops or (), strict=True):
             table.copy_(own)
         self._read = Reader(operations, self._flat.module, self._flat.module)

@@ -6,20 +6,22 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from phasegrid.declare import MAX_COUNT, Metric, later
+from phasegrid.metrics.augmentation import Augment
 from phasegrid.metrics.ranges import Count, Momentum, NonNegative, Percent, Positive, Share
 from phasegrid.metrics.simplex import (
-    COLUMNS,
     Lambda,
     PoisonBeta,
     PoisonScale,
     PoisonShare,
     cost,
     disk,
+    fits,
     lambda_of_each_connector,
     memory,
     trained_passes,
 )
-from phasegrid.metrics.simplex.poison import poison_fits, poison_mistake
+from phasegrid.metrics.simplex.columns import COLUMNS
+from phasegrid.metrics.simplex.poison import poison_mistake
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +57,8 @@ class EsproArgs:
     least_accuracy_percent: Percent = later(95.0)
     collapse: Share = later(0.05)
     optimizer: Literal["sgd", "adam"] = later("sgd")
+    augment: Augment = later("none")
+    refresh_augment: Augment = later("none")
 
 
 ESPRO = Metric(
@@ -66,7 +70,7 @@ ESPRO = Metric(
     heavy=True,
     label="ESPRO simplex",
     rules=(lambda_of_each_connector, poison_mistake),
-    fits=poison_fits,
+    fits=fits,
     cost=cost,
     recorded=True,
     memory=memory,

@@ -7,13 +7,13 @@ The BatchNorm statistics of a checkpoint do not fit another point, so they are e
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from phasegrid.datasets.augmenting import flip_crop
 from phasegrid.datasets.dataset import Dataset
+from phasegrid.metrics.augmentation import Augment
 from phasegrid.metrics.network.passes import Passes
 from phasegrid.models.evaluation import Evaluation
 from phasegrid.models.flat import FlatNetwork
@@ -72,7 +72,7 @@ def make_evaluator(
     examples: int | None,
     batch_size: int,
     rng: torch.Generator,
-    augment: Literal["none", "flip_crop"] = "none",
+    augment: Augment = "none",
 ) -> Evaluator:
     """Draw the training inputs for BatchNorm: `examples` of them, or all (None), in random order,
     without replacement; then how each is augmented, once for all points.

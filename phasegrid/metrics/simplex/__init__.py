@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from phasegrid.declare import MAX_COUNT, UNIT_OF_LOSS, Column, Finding, Metric, later
+from phasegrid.declare import MAX_COUNT, DatasetFacts, Finding, Metric, later
 from phasegrid.estimates import (
     FLOAT,
     Guess,
@@ -16,7 +16,9 @@ from phasegrid.estimates import (
     passes,
     training_bytes,
 )
+from phasegrid.metrics.augmentation import Augment, augments_images
 from phasegrid.metrics.ranges import Count, Momentum, NonNegative, Percent, Positive, Share
+from phasegrid.metrics.simplex.columns import COLUMNS
 from phasegrid.metrics.simplex.poison import poison_fits, poison_mistake
 from phasegrid.metrics.simplex.wiring import Wiring, modes_mistake, wiring_mistake
 
@@ -79,6 +81,10 @@ class SimplexArgs:
       volumes for sharp modes", eq. 2 in eq. 1), as in the objective ``poisoned``, with this share
       of every batch taken from the examples set aside; or, with `poison_scale`, that of
       ``poisoned_sum``. Points are scored on clean examples.
+    - `augment`: of the images on which connectors are trained, as in ``dataset``, whatever the
+      networks themselves were trained on; fresh draws every epoch, the same for all points of a
+      batch. `refresh_augment`: of the images that recompute BatchNorm's statistics, drawn once.
+      (The published code augments both.) Losses are always those of the images as they are.
 
     For sentence pairs L is the mean token cross-entropy over the scored target tokens of a batch of
     `batch_size` pairs (or of the set), and accuracy is token accuracy.
@@ -110,6 +116,8 @@ class SimplexArgs:
     least_accuracy_percent: Percent = later(95.0)
     collapse: Share = later(0.05)
     optimizer: Literal["sgd", "adam"] = later("sgd")
+    augment: Augment = later("none")
+    refresh_augment: Augment = later("none")
 
 
 def lambda_of_each_connector(args: Mapping[str, Any]) -> Finding | None:
@@ -134,6 +142,11 @@ def _wired(args: Mapping[str, Any]) -> Finding | None:
 
 def _joined(args: Mapping[str, Any], num: int) -> Finding | None:
     return modes_mistake(args["wiring"], num)
+
+
+def fits(args: Mapping[str, Any], recipe: Mapping[str, Any], facts: DatasetFacts) -> Finding | None:
+    """Find what the data or the objective of the networks cannot give: poison, images."""
+    return poison_fits(args, recipe, facts) or augments_images(args, recipe, facts)
 
 
 def trained_passes(args: Mapping[str, Any], _num_train: int) -> float:
@@ -175,202 +188,6 @@ def disk(job: Measurement) -> int:
     return FLOAT * int(job.args["connectors"]) * job.work.num_parameters
 
 
-PLACED = {"vertex": "each vertex", "sample": "each evaluated point"}
-
-COLUMNS = (
-    Column(
-        "log_volume",
-        "float64",
-        "",
-        "log of the volume of the complex, the sum over its simplexes; with several dimensions,"
-        " the mean over these, by their numbers of simplexes",
-        label="ln simplex volume",
-        colours="magma_r",
-    ),
-    Column("log_volumes", "list<float64>", "", "log-volume of each simplex"),
-    Column(
-        "log_code_volume",
-        "float64",
-        "",
-        "log of what the published code calls volume: the square of that of the first simplex",
-        role="asked",
-        label="ln published volume",
-    ),
-    Column("dimension", "int64", "", "highest dimension of a simplex"),
-    Column("num_modes", "int64", "", "trials joined"),
-    Column("num_connectors", "int64", "", "connecting points"),
-    Column(
-        "expected_train_loss",
-        "float64",
-        UNIT_OF_LOSS,
-        "mean loss over the complex, training set",
-        label="simplex training loss",
-        colours="magma_r",
-        stderr="expected_train_loss_stderr",
-    ),
-    Column(
-        "expected_train_loss_stderr",
-        "float64",
-        UNIT_OF_LOSS,
-        "its standard error over sampled points",
-        role="detail",
-    ),
-    Column(
-        "expected_train_accuracy_percent",
-        "float64",
-        "%",
-        "mean training accuracy over the complex",
-        role="detail",
-        stderr="expected_train_accuracy_percent_stderr",
-    ),
-    Column(
-        "expected_train_accuracy_percent_stderr",
-        "float64",
-        "points",
-        "its standard error over sampled points",
-        role="detail",
-    ),
-    Column(
-        "expected_test_loss",
-        "float64",
-        UNIT_OF_LOSS,
-        "mean loss over the complex, test set",
-        label="simplex test loss",
-        colours="magma_r",
-        stderr="expected_test_loss_stderr",
-    ),
-    Column(
-        "expected_test_loss_stderr",
-        "float64",
-        UNIT_OF_LOSS,
-        "its standard error over sampled points",
-        role="detail",
-    ),
-    Column(
-        "expected_test_accuracy_percent",
-        "float64",
-        "%",
-        "mean test accuracy over the complex",
-        label="simplex test accuracy",
-        colours="magma_r",
-        stderr="expected_test_accuracy_percent_stderr",
-    ),
-    Column(
-        "expected_test_accuracy_percent_stderr",
-        "float64",
-        "points",
-        "its standard error over sampled points",
-        role="detail",
-    ),
-    Column(
-        "connector_losses",
-        "list<float64>",
-        UNIT_OF_LOSS,
-        "data term of the last epoch, per connector",
-    ),
-    Column("volume_lambdas", "list<float64>", "", "lambda_j used for each connector"),
-    Column("num_samples", "int64", "", "points of the complex evaluated"),
-    Column("vertex_name", "list<string>", "", "names of the vertices: modes, then connectors"),
-    Column("simplexes", "list<list<float64>>", "", "places of the vertices of each simplex"),
-    Column(
-        "explained_percent",
-        "list<float64>",
-        "%",
-        "share of the squared distances of the vertices from their mean that each of the principal"
-        " axes holds, up to three; null where a connector diverged, as what follows",
-    ),
-    *(
-        Column(f"{kind}_{axis}", "list<float64>", "", f"place of {whose} on principal axis {n}")
-        for kind, whose in PLACED.items()
-        for n, axis in enumerate("xyz", start=1)
-    ),
-    *(
-        Column(
-            f"{kind}_{part}_loss",
-            "list<float64>",
-            UNIT_OF_LOSS,
-            f"{called} loss of {whose}",
-            label=f"{called} loss",
-        )
-        for kind, whose in {**PLACED, "simplex": "the evaluated points in each simplex"}.items()
-        for part, called in (("train", "training"), ("test", "test"))
-    ),
-    Column(
-        "lowest_train_accuracy_percent",
-        "float64",
-        "%",
-        "lowest training accuracy of a sampled point",
-        label="lowest training accuracy in the simplex",
-        better="higher",
-        role="asked",
-    ),
-    Column("diverged", "bool", "", "whether a connector, or the loss of a point, is not finite"),
-    Column(
-        "low_loss_dimension",
-        "float64",
-        "",
-        "dimension until which every connector keeps its height and every sampled point its"
-        " accuracy (every_connector, collapse, least_accuracy_percent); null unless asked for",
-        label="dimension of low loss",
-        role="asked",
-    ),
-    Column(
-        "first_connectors",
-        "list<float64>",
-        "",
-        "numbers of connectors, 1, 2, ...",
-        label="connectors",
-    ),
-    Column(
-        "first_log_volume",
-        "list<float64>",
-        "",
-        "log_volume with the first 1, 2, ...",
-        label="ln simplex volume",
-    ),
-    Column(
-        "first_log_code_volume",
-        "list<float64>",
-        "",
-        "log_code_volume with the first 1, 2, ...",
-        label="ln published volume",
-    ),
-    Column(
-        "first_log_height",
-        "list<float64>",
-        "",
-        "log of the mean height of each connector over the vertices before it",
-        label="ln height of the connector",
-    ),
-    Column(
-        "first_expected_train_loss",
-        "list<float64>",
-        UNIT_OF_LOSS,
-        "expected_train_loss with the first 1, 2, ... connectors; null unless asked for",
-        label="simplex training loss",
-    ),
-    Column(
-        "first_expected_train_loss_stderr", "list<float64>", UNIT_OF_LOSS, "its standard errors"
-    ),
-    Column(
-        "first_expected_test_loss",
-        "list<float64>",
-        UNIT_OF_LOSS,
-        "the same, test set",
-        label="simplex test loss",
-    ),
-    Column("first_expected_test_loss_stderr", "list<float64>", UNIT_OF_LOSS, "its standard errors"),
-    Column(
-        "first_lowest_train_accuracy_percent",
-        "list<float64>",
-        "%",
-        "lowest_train_accuracy_percent with the first 1, 2, ... connectors",
-        label="lowest training accuracy in the simplex",
-    ),
-)
-"""The columns of `simplex` and of `espro`."""
-
-
 SIMPLEX = Metric(
     over="cell",
     args=SimplexArgs,
@@ -382,7 +199,7 @@ SIMPLEX = Metric(
     heavy=True,
     label="Simplex volume",
     rules=(lambda_of_each_connector, _wired, poison_mistake),
-    fits=poison_fits,
+    fits=fits,
     of_networks=_joined,
     for_fewer="espro",
     cost=cost,

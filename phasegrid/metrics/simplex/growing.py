@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from phasegrid.datasets.dataset import Dataset
 from phasegrid.metrics.connectivity.curves import stack_vertices
+from phasegrid.metrics.network.examples import Examples
 from phasegrid.metrics.network.joining import Rest, rest_of_complex
 from phasegrid.metrics.network.points import Evaluator, Numbers, live_network, make_evaluator
 from phasegrid.metrics.network.stacking import choose_stacks, live_stack
@@ -18,7 +19,7 @@ from phasegrid.metrics.simplex import SimplexArgs
 from phasegrid.metrics.simplex.complexes import grow
 from phasegrid.metrics.simplex.lambdas import connector_lambdas
 from phasegrid.metrics.simplex.poisoned import fed, trained_by
-from phasegrid.metrics.simplex.training import Examples, Live, train_last_vertices
+from phasegrid.metrics.simplex.training import Live, train_last_vertices
 from phasegrid.metrics.simplex.wiring import Simplexes, around
 from phasegrid.models.flat import FlatNetwork
 from phasegrid.models.fused import Blueprint
@@ -62,7 +63,8 @@ def begin(
     flat, most = live_network(models[0]), settings.refresh_examples
     evaluator, saved = Evaluator(data, None, settings.batch_size), settings.batch_norm == "saved"
     if not saved:
-        evaluator = make_evaluator(flat.module, data, most, settings.batch_size, rng)
+        size, augment = settings.batch_size, settings.refresh_augment
+        evaluator = make_evaluator(flat.module, data, most, size, rng, augment)
     rest = rest_of_complex(models, settings.connectors, with_statistics=saved)
     return Growing(models[0], len(models), stack_vertices(models), rest, flat, evaluator, rng)
 
@@ -112,7 +114,7 @@ def add_connectors(
     ]
     trained = [Trained([], [*own]) for own in lambdas]
     joined, num_aside = fed(data, settings)
-    examples = Examples(joined.train_inputs, joined.train_labels, num_aside)
+    examples = Examples(joined.train_inputs, joined.train_labels, data.padding, num_aside)
     for new, volume_lambdas in enumerate(zip(*lambdas, strict=True), start=num_modes):
         own = around(simplexes, new)
         beside = sorted({vertex for one in own for vertex in one} - {new})

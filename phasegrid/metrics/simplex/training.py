@@ -19,6 +19,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from phasegrid.datasets.augmenting import FlipCropDraws
+from phasegrid.metrics.network.examples import Examples, no_crops
 from phasegrid.metrics.network.joining import NOTHING, Rest
 from phasegrid.metrics.network.points import finite_or_none, train_mode_without_draws
 from phasegrid.metrics.network.recording import Recorded, records_on
@@ -41,17 +43,6 @@ from phasegrid.train.schedules import factors_of
 
 SCHEDULE = Schedule("cosine")
 """The learning rate is lr (1 + cos(pi e / E)) / 2 in epoch e of E, counted from 0."""
-
-
-@dataclass(frozen=True, slots=True)
-class Examples:
-    """The examples of connectors: `inputs` (N, ...), `labels` (N, ...), of which the last
-    `num_aside` are set aside (`poisoned`).
-    """
-
-    inputs: Tensor
-    labels: Tensor
-    num_aside: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,13 +112,13 @@ def train_last_vertices(
 
     All complexes have the same `simplexes`, of which each has the last vertex, and share the
     `examples`. Each draws from its own generator what it draws alone: for every epoch a permutation
-    of the examples, over which those set aside are spread evenly, then the points of all updates.
-    SGD with momentum as in torch; the learning rate of epoch e of E is lr (1 + cos(pi e / E)) / 2,
-    e from 0. The loss of a batch is the mean over its scored labels; the loss of an epoch weights
-    batches by these labels. If a vertex becomes NaN or infinite, its loss is None; the others go
-    on, and training stops at the end of an epoch if none is left. On a GPU examples and points are
-    drawn there, by a generator that is seeded from each of the `rngs`; nothing waits for the device
-    within an epoch.
+    of the examples, over which those set aside are spread evenly, then the points of all updates,
+    then how each example is augmented. SGD with momentum as in torch; the learning rate of epoch e
+    of E is lr (1 + cos(pi e / E)) / 2, e from 0. The loss of a batch is the mean over its scored
+    labels; the loss of an epoch weights batches by these labels. If a vertex becomes NaN or
+    infinite, its loss is None; the others go on, and training stops at the end of an epoch if none
+    is left. On a GPU examples and points are drawn there, by a generator that is seeded from each
+    of the `rngs`; nothing waits for the device within an epoch.
     """
     theta, module = vertices[:, -1], live.flat.module
     if live.flat.strategy == "loop":
@@ -155,9 +146,10 @@ def train_last_vertices(
 
 class _Training:
     """The updates of the last vertices. What changes from update to update lies in tensors that
-    stay where they are: the order of the examples (K, N), the draws of the points of an epoch, the
-    learning rate, the shares of the simplexes (K, S) and the gradient of the volume (K, P), both at
-    the present vertex. So on a GPU an update is one recorded graph for every number of examples.
+    stay where they are: the order of the examples and how each is augmented (K, N), the draws of
+    the points of an epoch, the learning rate, the shares of the simplexes (K, S) and the gradient
+    of the volume (K, P), both at the present vertex. So on a GPU an update is one recorded graph
+    for every number of examples.
     """
 
     def __init__(
@@ -176,6 +168,7 @@ class _Training:
         device = vertices.device
         self._members = members_of(simplexes).to(device)
         self._order = torch.arange(len(examples.inputs), device=device).repeat(count, 1)
+        self._crops = None if settings.augment == "none" else no_crops(self._order)
         self._choices = vertices.new_zeros(steps, count, num, dtype=torch.float64)
         self._places = self._choices.new_zeros(steps, count, num, self._members.shape[1])
         self._descent = Descent(settings, vertices[:, -1])
@@ -191,7 +184,7 @@ class _Training:
         self._follow()
 
     def begin_epoch(self, draws: Sequence[torch.Generator], lr: float) -> None:
-        """Draw the order of an epoch's examples and all its points."""
+        """Draw the order of an epoch's examples, all its points, and its augmentation."""
         self._descent.begin_epoch(lr)
         for place, rng in enumerate(draws):
             order = torch.randperm(self._order.shape[1], generator=rng, device=rng.device)
@@ -200,12 +193,15 @@ class _Training:
             choices, places = draw_points(shape, self._members.shape[1], rng)
             self._choices[:, place].copy_(choices)
             self._places[:, place].copy_(places)
+            crops = self._examples.draw(self._settings.augment, rng)
+            for table, own in zip(self._crops or (), crops or (), strict=True):
+                table[place].copy_(own)
 
     def update(self, step: int) -> Tensor:
         """Make an update; return the mean losses (K,) of the points before it."""
         batch = self.slices[step]
         if not self._records:
-            return self._update(self._order[:, batch], self._choices[step], self._places[step])
+            return self._update(self._batch(batch), self._choices[step], self._places[step])
         size = batch.stop - batch.start
         if size not in self._updates:
             self._updates[size] = Recorded(self._repeat, self._order.device, size)
@@ -219,18 +215,18 @@ class _Training:
     def _repeat(self, size: int, step: Tensor) -> Tensor:
         """Make update `step` (1,) of an epoch, with `size` examples."""
         first = step * self._settings.batch_size
-        chosen = self._order.index_select(1, first + torch.arange(size, device=step.device))
+        batch = self._batch(first + torch.arange(size, device=step.device))
         drawn = (table.index_select(0, step)[0] for table in (self._choices, self._places))
-        return self._update(chosen, *drawn)
+        return self._update(batch, *drawn)
 
-    def _update(self, chosen: Tensor, choices: Tensor, places: Tensor) -> Tensor:
-        """Make an update by the examples `chosen` (K, B), at the points drawn by `choices` (K, H)
-        and `places` (K, H, n).
+    def _update(self, batch: Batch, choices: Tensor, places: Tensor) -> Tensor:
+        """Make an update by a batch (K, B, ...), at the points drawn by `choices` (K, H) and
+        `places` (K, H, n).
         """
         vertices, settings = self._vertices, self._settings
         theta = vertices[:, -1]
         points = place_points(self._shares, self._members, choices, places, vertices.shape[1])
-        losses, grads = self._live.differentiate(vertices, points, self._batch(chosen))
+        losses, grads = self._live.differentiate(vertices, points, batch)
         if settings.weight_decay:
             grads.add_(theta, alpha=settings.weight_decay)
         if self._pulls:
@@ -239,11 +235,14 @@ class _Training:
         self._follow()
         return losses
 
-    def _batch(self, chosen: Tensor) -> Batch:
-        """Return the examples `chosen` (K, B) of each complex."""
-        examples, count = self._examples, len(chosen)
-        found = (v.index_select(0, chosen.flatten()) for v in (examples.inputs, examples.labels))
-        inputs, labels = self._live.scoring.operations.trim(*found)
+    def _batch(self, places: slice | Tensor) -> Batch:
+        """Return the examples, augmented, at `places` of the epoch of each complex."""
+        examples, chosen = self._examples, self._order[:, places]
+        count, every = len(chosen), chosen.flatten()
+        crops = self._crops and FlipCropDraws(*(own[:, places].flatten() for own in self._crops))
+        images = examples.augmented(examples.inputs.index_select(0, every), crops)
+        labels = examples.labels.index_select(0, every)
+        inputs, labels = self._live.scoring.operations.trim(images, labels)
         return Batch(
             inputs.view(count, -1, *inputs.shape[1:]),
             labels.view(count, -1, *labels.shape[1:]),

@@ -1,4 +1,4 @@
-"""Curves on augmented images: alone, as a stack and by hand they are the same."""
+"""Curves and connectors on augmented images: alone, as a stack and by hand they are the same."""
 
 from pathlib import Path
 
@@ -14,10 +14,18 @@ from phasegrid.errors import SweepError
 from phasegrid.jobs import Part
 from phasegrid.metrics.connectivity import ConnectivityArgs
 from phasegrid.metrics.connectivity.curves import stack_vertices
-from phasegrid.metrics.connectivity.training import Examples, train_bends
+from phasegrid.metrics.connectivity.training import train_bends
+from phasegrid.metrics.network.examples import Examples
 from phasegrid.metrics.network.points import live_network, make_evaluator
 from phasegrid.metrics.network.turns import finished
+from phasegrid.metrics.simplex import SimplexArgs
+from phasegrid.metrics.simplex.compute import compute as compute_simplex
+from phasegrid.metrics.simplex.compute import compute_espro, espro_many
+from phasegrid.metrics.simplex.sampling import draw_points
+from phasegrid.metrics.simplex.training import Live, train_last_vertices
+from phasegrid.models import strategies
 from phasegrid.models.build import build_model
+from phasegrid.tasks.batches import cut
 
 PARTS = {
     "mlp": Part("mlp", 1, {"width": 6, "depth": 1, "activation": "relu"}),
@@ -107,6 +115,80 @@ def test_batch_norm_is_refreshed_as_the_row_says() -> None:
     assert [without[name] for name in said] == [None] * 3
 
 
+def seen_in_training(models: list[torch.nn.Module], settings: SimplexArgs) -> list[Tensor]:
+    """Return the images of every update of a connector between two networks, in order."""
+    seen = list[Tensor]()
+    flat = live_network(models[0])
+    flat.module.register_forward_pre_hook(lambda _, args: seen.append(args[0].clone()))
+    vertices = begun(models)[[0, 2, 1]].unsqueeze(0)
+    examples = Examples(data().train_inputs, data().train_labels, PADDING)
+    work = train_last_vertices(
+        Live(flat), vertices, ((0, 2), (1, 2)), examples, [0.0], settings, [seeded()]
+    )
+    finished(work)
+    updates = settings.epochs * len(cut(NUM, settings.batch_size)) * settings.samples
+    return seen[-updates :: settings.samples]  # the first is to find layers that draw
+
+
+def test_every_epoch_of_a_connector_sees_images_augmented_anew() -> None:
+    settings = SimplexArgs(epochs=2, samples=3, batch_size=16, augment="flip_crop")
+    batches, images, rng = cut(NUM, 16), data().train_inputs, seeded()
+    expected = list[Tensor]()
+    for _ in range(2):
+        order = torch.randperm(NUM, generator=rng)
+        draw_points((len(batches), 3), 2, rng)
+        epoch = apply_flip_crop(images[order], draw_flip_crop(NUM, rng), PADDING)
+        expected += [epoch[batch] for batch in batches]
+    seen = seen_in_training(networks("mlp"), settings)
+    assert len(seen) == len(expected) == 6
+    assert all(map(torch.equal, seen, expected))
+
+
+def test_without_augmentation_a_connector_sees_the_images_as_they_are() -> None:
+    seen = seen_in_training(networks("mlp"), SimplexArgs(epochs=1, samples=1, batch_size=16))
+    order = torch.randperm(NUM, generator=seeded())
+    assert torch.equal(torch.cat(seen), data().train_inputs[order])
+
+
+GROWN = {"epochs": 2, "samples": 2, "batch_size": 16, "eval_samples": 2, "lr": 0.05}
+
+
+@pytest.mark.parametrize("name", ["mlp", "cnn"])
+@pytest.mark.parametrize("augment", ["none", "flip_crop"])
+def test_simplexes_grow_on_augmented_images_together_in_turn_and_alone_alike(
+    name: str, augment: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    models, args = networks(name, 2), {**GROWN, "augment": augment, "refresh_augment": augment}
+    rngs = [[seeded(i) for i in range(2)] for _ in range(3)]
+    together = espro_many(models, [(0,), (1,)], data(), rngs[0], **args)
+    alone = [compute_espro([m], data(), r, **args) for m, r in zip(models, rngs[1], strict=True)]
+    monkeypatch.setattr(strategies, "MAX_FUSED_BYTES", 0)
+    in_turn = [compute_espro([m], data(), r, **args) for m, r in zip(models, rngs[2], strict=True)]
+    assert together is not None
+    for rows in zip(together, alone, in_turn, strict=True):
+        bends = [row.artifacts["complex"]["connectors"] for row in rows]
+        # 6 updates in float64, whose sums are in another order
+        torch.testing.assert_close(bends[1], bends[0], rtol=1e-9, atol=1e-12)
+        torch.testing.assert_close(bends[2], bends[0], rtol=1e-9, atol=1e-12)
+
+
+def test_augmentation_moves_the_connector_and_not_the_images_of_the_losses() -> None:
+    models, rows = networks("mlp"), []
+    for augment in ("none", "flip_crop"):
+        args = {**GROWN, "augment": augment, "eval_samples": 2}
+        rows.append(compute_simplex(models[:2], data(), seeded(), **args).rows)
+    plain, other = rows
+    assert other["vertex_train_loss"][:2] == plain["vertex_train_loss"][:2]
+    assert other["vertex_train_loss"][2] != plain["vertex_train_loss"][2]
+
+
+def test_statistics_of_the_points_of_a_complex_are_those_of_augmented_images() -> None:
+    models, args = networks("cnn")[:2], {**GROWN, "refresh_examples": 24}
+    plain = compute_simplex(models, data(), seeded(), **args).rows
+    other = compute_simplex(models, data(), seeded(), refresh_augment="flip_crop", **args).rows
+    assert other["vertex_train_loss"][0] != plain["vertex_train_loss"][0]
+
+
 def test_examples_that_refresh_are_augmented_by_the_recipes_rule() -> None:
     module = networks("cnn")[0]
     found = make_evaluator(module, data(), None, 16, seeded(), "flip_crop").refresh_inputs
@@ -117,7 +199,9 @@ def test_examples_that_refresh_are_augmented_by_the_recipes_rule() -> None:
     assert torch.equal(found, expected)
 
 
-def test_only_images_can_be_augmented(tmp_path: Path) -> None:
+@pytest.mark.parametrize("metric", ["connectivity", "simplex", "espro"])
+@pytest.mark.parametrize("argument", ["augment", "refresh_augment"])
+def test_only_images_can_be_augmented(tmp_path: Path, metric: str, argument: str) -> None:
     text = """\
 schema: 1
 name: text
@@ -126,9 +210,10 @@ model: {name: lstm, width: 4, depth: 1}
 train: {epochs: 1, batch_size: 8}
 seeds: 2
 metrics:
-  - connectivity: {augment: flip_crop}
+  - METRIC: {ARGUMENT: flip_crop}
 """
     (tmp_path / "a").write_text("one two three four five six seven eight nine ten\n" * 20)
-    (tmp_path / "s.yaml").write_text(text.replace("ROOT", str(tmp_path)))
-    with pytest.raises(SweepError, match=r"8:29: .*augment: found flip_crop, but an input"):
+    text = text.replace("ROOT", str(tmp_path)).replace("METRIC", metric)
+    (tmp_path / "s.yaml").write_text(text.replace("ARGUMENT", argument))
+    with pytest.raises(SweepError, match=rf"8:\d+: .*\.{argument}: found flip_crop, but an input"):
         load_sweep(tmp_path / "s.yaml")
