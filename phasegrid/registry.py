@@ -244,18 +244,22 @@ def is_known(kind: Kind, name: str) -> bool:
 
 
 def _check_metric(name: str, metric: Metric) -> None:
-    """Refuse an impossible share of a GPU, and a column that refers to a missing column."""
+    """Refuse an impossible share of a GPU, and a column that refers to a missing column or
+    argument.
+    """
     if metric.gpu_share is not None and not 0 < metric.gpu_share <= 1:
         raise SweepError(
             f"metric {name!r}: gpu_share is {metric.gpu_share}; allowed: above 0, at most 1"
         )
-    names = {column.name for column in metric.columns}
+    columns = "another column", {column.name for column in metric.columns}
+    args = "an argument", {field.name for field in fields(metric.args)}
+    allowed = {"stderr": columns, "hidden_by": columns, "asked_by": args}
     for column in metric.columns:
-        for field, other in (("stderr", column.stderr), ("hidden_by", column.hidden_by)):
-            if other and other not in names:
+        for field, (kind, names) in allowed.items():
+            if (other := getattr(column, field)) and other not in names:
                 raise SweepError(
                     f"metric {name!r}, column {column.name!r}: {field} is {other!r}; allowed: the"
-                    f" name of another column{suggest(other, names)}"
+                    f" name of {kind}{suggest(other, names)}"
                 )
 
 

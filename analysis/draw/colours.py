@@ -52,7 +52,7 @@ def colour_scale(table: pd.DataFrame, quantity: Quantity) -> ColourScale:
         low, high = quantity.centre - reach, quantity.centre + reach
     if high - low <= EQUAL * max(abs(low), abs(high)):
         low, high = (low / 1.1, high * 1.1) if log else (low - 0.5, high + 0.5)
-    return _scale(low, high, log, values)
+    return _scale(low, high, log, values, quantity.count)
 
 
 def linear_scale(
@@ -68,7 +68,11 @@ def linear_scale(
 
 
 def _scale(
-    low: float, high: float, log: bool, values: np.ndarray[tuple[int], np.dtype[np.float64]]
+    low: float,
+    high: float,
+    log: bool,
+    values: np.ndarray[tuple[int], np.dtype[np.float64]],
+    whole: bool = False,
 ) -> ColourScale:
     under, over = bool((values < low).any()), bool((values > high).any())
     return ColourScale(
@@ -76,7 +80,7 @@ def _scale(
         high,
         log,
         extend="both" if under and over else "min" if under else "max" if over else "neither",
-        ticks=_log_ticks(low, high) if log else _linear_ticks(low, high),
+        ticks=_log_ticks(low, high) if log else _linear_ticks(low, high, whole),
     )
 
 
@@ -89,9 +93,11 @@ def _robust(values: np.ndarray[tuple[int], np.dtype[np.float64]]) -> tuple[float
     return float(low), float(high)
 
 
-def _linear_ticks(low: float, high: float) -> tuple[float, ...]:
-    """Return both limits and the round numbers between them that are not close to a limit."""
-    inner = [t for t in MaxNLocator(4).tick_values(low, high) if low < t < high]
+def _linear_ticks(low: float, high: float, whole: bool) -> tuple[float, ...]:
+    """Return both limits and the round, or `whole`, numbers between them that are not close to a
+    limit.
+    """
+    inner = [t for t in MaxNLocator(4, integer=whole).tick_values(low, high) if low < t < high]
     clear = 0.12 * (high - low)
     kept = [float(t) for t in inner if t - low > clear and high - t > clear]
     return (low, *kept, high)

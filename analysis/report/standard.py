@@ -1,5 +1,6 @@
 """Draw the figures that every sweep gets: the diagram, what else was measured, curves and cuts."""
 
+import json
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -14,8 +15,10 @@ from phasegrid.analysis.draw.panels import seven_panels
 from phasegrid.analysis.phases.phase_map import shows_something
 from phasegrid.analysis.report.findings import Findings
 from phasegrid.analysis.report.kinds import curve_column
+from phasegrid.analysis.tables.grid import SweepTables
 from phasegrid.analysis.tables.quantities import base_of, seven
 from phasegrid.analysis.tables.variants import way_of
+from phasegrid.config.template import METRICS
 
 MOST_PANELS = 12
 MOST_ROWS = 5
@@ -28,7 +31,8 @@ FEW_PANELS = 5
 
 def diagram_figure(found: Findings) -> Figure:
     """Return the figure of the seven panels and the phases."""
-    return _panels_figure(found, seven(found.grid.task))
+    same = _same(found)
+    return _panels_figure(found, [name for name in seven(found.grid.task) if name not in same])
 
 
 def further_figures(found: Findings) -> dict[str, Callable[[], Figure]]:
@@ -122,7 +126,8 @@ def standard_figures(found: Findings) -> dict[str, Callable[[], Figure]]:
     makers: dict[str, Callable[[], Figure]] = {}
     main = _in_cuts(found)
     if found.grid.load_path and found.grid.temperature_path:
-        makers["diagram"] = lambda: diagram_figure(found)
+        if main or not _same(found):
+            makers["diagram"] = lambda: diagram_figure(found)
         makers |= further_figures(found)
     if found.grid.curves[curve_column(found.grid)].notna().any():
         makers["curves"] = lambda: curves_figure(found)
@@ -135,10 +140,11 @@ def standard_figures(found: Findings) -> dict[str, Callable[[], Figure]]:
 
 def not_standard(found: Findings) -> list[tuple[str, str]]:
     """Return what is in no standard figure, each with the reason: quantities with nothing to show
-    (`idle` in their declaration), and figures that the axes of the sweep do not allow.
+    (`idle` in their declaration) or the same number in every cell, and figures that the axes of the
+    sweep do not allow.
     """
     idle = [("further", f"{found.called(name)}: {why}") for name, why in _idle(found).items()]
-    return [*idle, *_without_axes(found)]
+    return [*idle, *_alike(found), *_without_axes(found)]
 
 
 def _without_axes(found: Findings) -> list[tuple[str, str]]:
@@ -154,8 +160,8 @@ def _without_axes(found: Findings) -> list[tuple[str, str]]:
 
 
 def _in_cuts(found: Findings) -> list[str]:
-    """Return the quantities of the main figure that have a number."""
-    done = set(found.table.loc[found.table["status"] == "done", "quantity"])
+    """Return the quantities of the main figure that have a number and can vary."""
+    done = set(found.table.loc[found.table["status"] == "done", "quantity"]) - _same(found).keys()
     return [name for name in seven(found.grid.task) if name in done]
 
 
@@ -177,8 +183,8 @@ def _spread(family: Sequence[str]) -> list[str]:
 
 def _further(found: Findings) -> list[str]:
     names = [str(name) for name in found.table["quantity"].unique()]
-    idle = _idle(found)
-    return [name for name in names if name not in seven(found.grid.task) and name not in idle]
+    left_out = {*seven(found.grid.task), *_idle(found), *_same(found)}
+    return [name for name in names if name not in left_out]
 
 
 def _idle(found: Findings) -> dict[str, str]:
@@ -196,3 +202,33 @@ def _idle(found: Findings) -> dict[str, str]:
         if when and name not in shown:
             reasons[name] = f"every number is 0 or missing, as it is {when}"
     return reasons
+
+
+def _alike(found: Findings) -> list[tuple[str, str]]:
+    """Return the one note on the quantities that have the same number in every cell."""
+    parts = []
+    for name, value in _same(found).items():
+        unit = found.grid.quantity(name).unit
+        parts.append(f"{found.called(name)} {value:.6g}{unit and f' {unit}'}")
+    return [("diagram", f"the same in every cell: {', '.join(parts)}")] if parts else []
+
+
+def _same(found: Findings) -> dict[str, float]:
+    """Return the quantities that have the same number in every cell because that is all that the
+    cells can have: counts, and numbers of the trials that they share. A panel would be of one
+    colour, with a bar of made-up range.
+    """
+    shared = _cells_share_trials(found.grid)
+    same = {}
+    for name, rows in found.table.groupby("quantity", sort=False):
+        fixed = shared or found.grid.quantity(str(name)).count
+        values = rows.loc[rows["status"] != "missing", "value"]
+        if fixed and len(values) > 1 and not np.ptp(values.to_numpy(dtype=float)):
+            same[str(name)] = float(values.iloc[0])
+    return same
+
+
+def _cells_share_trials(grid: SweepTables) -> bool:
+    facets = [path for facet in grid.facets() for path, _ in json.loads(facet)]
+    paths = [path for path in (grid.load_path, grid.temperature_path, *facets) if path is not None]
+    return bool(paths) and all(path.startswith(f"{METRICS}.") for path in paths)

@@ -36,7 +36,8 @@ class Quantity:
     the published notebook of Yang et al. 2021: the mean first, then the log); a mean within
     rounding of the quantity `hidden_by` counts as zero. At `centre` a diverging colour map is
     neutral. `scale` is the scale of the colours. `idle` says when every number of a sweep is 0 or
-    null. Only figures that name an `asked` quantity show it.
+    null. Only figures that name an `asked` quantity show it. A `count` is an integer.
+    Rows whose job has not the argument `asked_by` do not count.
     """
 
     name: str
@@ -56,6 +57,8 @@ class Quantity:
     variant: str = ""
     idle: str = ""
     asked: bool = False
+    count: bool = False
+    asked_by: str = ""
 
     def title(self) -> str:
         """Return label and unit for an axis or a colour bar.
@@ -161,7 +164,7 @@ def plain_quantity(metric: str, column: str, axes: Axes | None = None) -> Quanti
 def column_quantity(metric: str, column: Column, axes: Axes) -> Quantity:
     """Return the quantity ``metric.column`` for a column of a metric's rows, whatever its role."""
     label = f"{metric.rpartition(':')[2]} "
-    return _quantity(f"{metric}.", label, metric, replace(column, quantity=""), axes)
+    return _quantity(f"{metric}.", label, metric, replace(column, quantity="", asked_by=""), axes)
 
 
 def difference_unit(what: Quantity) -> str:
@@ -216,6 +219,8 @@ def _quantity(prefix: str, metric: str, table: str, column: Column, axes: Axes) 
         hidden_by=f"{prefix}{column.hidden_by}" if column.hidden_by else None,
         idle=column.idle,
         asked=column.role == "asked",
+        count=column.type == "int64",
+        asked_by=column.asked_by,
     )
 
 

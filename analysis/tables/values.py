@@ -61,12 +61,19 @@ def metric_values(quantities: Sequence[Quantity], rows: pd.DataFrame, found: Way
             value=rows[what.column].astype(float),
             stderr=rows[what.stderr_column].astype(float) if what.stderr_column else np.nan,
         )
-        parts.append(part[_MEASURED])
+        parts.append(part.loc[_asked(what, rows), _MEASURED] if what.asked_by else part[_MEASURED])
     if not parts:
         return pd.DataFrame()
     values = pd.concat(parts, ignore_index=True)
     values["value"] = values["value"].where(values["outcome"] == "done")
     return values
+
+
+def _asked(what: Quantity, rows: pd.DataFrame) -> "pd.Series[bool]":
+    """Say which rows are of jobs that asked for a quantity."""
+    column = f"arg.{what.asked_by}"
+    asked = rows[column].eq(True) if column in rows else False
+    return pd.Series(asked, index=rows.index, dtype=bool)
 
 
 def values_along(

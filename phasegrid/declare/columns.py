@@ -15,7 +15,8 @@ class Column:
     `type` is the short name of an Arrow type; null is always allowed. `role` is the column's
     purpose:
 
-    - ``value``: a number. Figures and tables show it if its type is ``float64``.
+    - ``value``: a number. Figures and tables show it if its type is ``float64``, or ``int64`` and
+      it has a `label`; figures leave out such a count where every cell has the same.
     - ``axis``: a label that tells the rows of one job apart (a layer, a class, a point of a curve).
       Every label has a quantity of its own, such as ``accuracy[class=3]``; the label `usual` has
       the plain name.
@@ -35,6 +36,7 @@ class Column:
     - `transform`: ``log_mean`` shows the natural logarithm of the mean over seeds. A mean that is
       smaller than the rounding error of the quantity `hidden_by` then counts as zero.
     - `quantity`: the name of the number in figures and tables (default: `name`).
+    - `asked_by`: the argument that asks for the number. It is shown of the jobs that have it.
     - `ticks`: of a list over which others are drawn, the columns that hold the places on it with a
       name, and these names.
     - `idle`: when every number of a sweep is 0 or null, in words (``without BatchNorm``). No
@@ -66,6 +68,7 @@ class Column:
     usual: str | int | float | None = None
     quantity: str = ""
     idle: str = ""
+    asked_by: str = ""
     ticks: tuple[str, str] | None = None
 
     def title(self) -> str:

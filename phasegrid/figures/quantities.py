@@ -31,8 +31,11 @@ TRIAL_COLUMNS = (
 
 
 def is_quantity(column: Column) -> bool:
-    """Say whether figures and tables can show a column as a quantity."""
-    return column.role in ("value", "asked") and column.type == "float64"
+    """Say whether figures and tables can show a column as a quantity: numbers, and those counts
+    that have a label.
+    """
+    number = column.type == "float64" or (column.type == "int64" and column.label != "")
+    return column.role in ("value", "asked") and number
 
 
 def prefix_of(table: str, built_in: Collection[str]) -> str:

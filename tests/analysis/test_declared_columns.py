@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from phasegrid.analysis.draw.colours import colour_scale
 from phasegrid.analysis.phases.rules import Rules
 from phasegrid.analysis.report.findings import findings
 from phasegrid.analysis.report.standard import further_figures
@@ -117,6 +118,28 @@ def test_a_users_metric_has_the_label_unit_direction_and_colours_it_declares() -
     assert units[f"{NAME}.error[class=1]"] == "%"
 
 
+def test_a_count_is_shown_if_it_has_a_label() -> None:
+    counts = (Column("faces", "int64", "", "", label="faces"), Column("points", "int64", "", ""))
+    declared = replace(CLASSES, columns=(CLASSES.columns[0], *counts))
+    rows = [{"cell": cell, "class": 0, "faces": cell + 2, "points": 5} for cell in range(2)]
+    grid = grid_of(*rows, declared=declared)
+    assert {q for q in grid.values["quantity"] if q.startswith(NAME)} == {f"{NAME}.faces"}
+    table = aggregate(grid, [f"{NAME}.faces"])
+    assert list(table["value"]) == [2.0, 3.0]
+    scale = colour_scale(table.assign(value=[2.0, 4.0]), grid.quantity(f"{NAME}.faces"))
+    assert scale.ticks == (2.0, 3.0, 4.0)
+
+
+def test_a_number_that_an_argument_asks_for_is_shown_of_the_jobs_that_have_it() -> None:
+    asked = Column("shift", "float64", "", "", asked_by="deep")
+    declared = replace(CLASSES, columns=(CLASSES.columns[0], asked))
+    rows = [{"cell": c, "class": 0, "shift": 1.0, "arg.deep": c == 1} for c in range(2)]
+    shown = grid_of(*rows, declared=declared).values
+    assert list(shown.loc[shown["quantity"] == f"{NAME}.shift", "cell"]) == [1]
+    never = [{**row, "arg.deep": None} for row in rows]
+    assert f"{NAME}.shift" not in set(grid_of(*never, declared=declared).values["quantity"])
+
+
 def test_a_users_metric_with_a_direction_has_a_best_of_each_load() -> None:
     best = best_per_load(grid_of(*rows_of_two_classes()), f"{NAME}.error[class=1]").table
     assert list(best["best"]) == [1.0, 11.0]
@@ -195,12 +218,15 @@ def test_what_a_newer_release_declares_beyond_that_is_left_out(tmp_path: Path) -
         store.notes.read_declared()
 
 
-def test_a_column_that_refers_to_none_of_the_others_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("field", ["stderr", "hidden_by", "asked_by"])
+def test_a_column_that_refers_to_no_other_and_no_argument_is_refused(
+    tmp_path: Path, field: str
+) -> None:
     (tmp_path / "bad.py").write_text(
         "from dataclasses import dataclass\n"
         "from phasegrid.declare import Column, Metric\n"
         "@dataclass(frozen=True)\nclass Args: pass\n"
-        "BAD = Metric('trial', Args, (Column('x', 'float64', '', '', stderr='y'),), print)\n"
+        f"BAD = Metric('trial', Args, (Column('x', 'float64', '', '', {field}='y'),), print)\n"
     )
-    with pytest.raises(SweepError, match=r"bad.py:BAD', column 'x': stderr is 'y'; allowed: the"):
+    with pytest.raises(SweepError, match=rf"bad.py:BAD', column 'x': {field} is 'y'; allowed: the"):
         resolve("metric", "bad.py:BAD", tmp_path)

@@ -23,7 +23,7 @@ def test_every_quantity_is_a_declared_column(name: str) -> None:
         assert TRIALS.field(what.column).type == "float64"
         return
     columns = {column.name: column for column in METRICS[what.table].columns}
-    assert columns[what.column].type == "float64"
+    assert columns[what.column].type == ("int64" if what.count else "float64")
     assert what.stderr_column is None or what.stderr_column in columns
 
 

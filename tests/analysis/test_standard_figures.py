@@ -143,6 +143,35 @@ def test_a_column_with_one_other_number_is_drawn(make_grid: MakeGrid) -> None:
     assert further_pages(found) == [["end_residual"]]
 
 
+def shared(make_grid: MakeGrid, load: str, temperature: str) -> Findings:
+    """A grid in which every cell has the accuracy and the counts of the same trials."""
+    grid = make_grid([["I"] * 2] * 2, loads=[1, 2], temperatures=[1, 2], load_path=load)
+    grid = with_quantities(grid, "test_accuracy", "log_volume", "dimension")
+    value = grid.values["value"].where(grid.values["quantity"] != "test_accuracy", 90.0)
+    value = value.where(grid.values["quantity"] != "dimension", 2.0)
+    only = grid.values["quantity"].isin(["test_accuracy", "log_volume", "dimension"])
+    values = grid.values.assign(value=value)[only]
+    return found_in(replace(grid, temperature_path=temperature, values=values))
+
+
+def test_what_cells_share_is_noted_once_and_in_no_figure(make_grid: MakeGrid) -> None:
+    found = shared(make_grid, "metrics.simplex.connectors", "metrics.simplex.volume_lambda")
+    note = "the same in every cell: test_accuracy 90 %, dimension 2"
+    assert not_standard(found) == [("diagram", note)]
+    assert list(standard_figures(found)) == ["further", "curves"]
+    assert further_pages(found) == [["log_volume"]]
+    assert {"test_accuracy", "dimension"} < set(found.table["quantity"])  # for the tables
+
+
+def test_equal_numbers_of_different_trials_are_drawn_but_not_equal_counts(
+    make_grid: MakeGrid,
+) -> None:
+    found = shared(make_grid, "metrics.simplex.connectors", "train.lr")
+    assert not_standard(found) == [("diagram", "the same in every cell: dimension 2")]
+    assert {"diagram", "further", "cuts_load", "cuts_temperature"} < set(standard_figures(found))
+    assert further_pages(found) == [["log_volume"]]
+
+
 def test_only_the_declaration_says_that_a_column_may_be_idle() -> None:
     (column,) = [c for c in METRICS["connectivity"].columns if c.idle]
     assert column.name == "end_residual_percent"

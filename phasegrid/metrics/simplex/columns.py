@@ -23,7 +23,7 @@ COLUMNS = (
         role="asked",
         label="ln published volume",
     ),
-    Column("dimension", "int64", "", "highest dimension of a simplex"),
+    Column("dimension", "int64", "", "highest dimension of a simplex", label="simplex dimension"),
     Column("num_modes", "int64", "", "trials joined"),
     Column("num_connectors", "int64", "", "connecting points"),
     Column(
@@ -138,8 +138,8 @@ COLUMNS = (
         "",
         "dimension until which every connector keeps its height and every sampled point its"
         " accuracy (every_connector, collapse, least_accuracy_percent); null unless asked for",
-        label="dimension of low loss",
-        role="asked",
+        label="simplex dimension of low loss",
+        asked_by="every_connector",
     ),
     Column(
         "first_connectors",
