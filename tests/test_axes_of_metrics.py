@@ -1,6 +1,7 @@
 """Arguments of metrics on axes: cells share their trials, and each measurement is that of its cell."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -109,6 +110,29 @@ def test_an_axis_of_lists_gives_lists() -> None:
     assert args_of(plan, "simplex", "volume_lambda") == [[0.1], [[0.2, 0.3]]]
 
 
+def test_a_job_has_the_trials_of_its_cell_that_the_axis_says() -> None:
+    load = axis("metrics.simplex.modes", 2, 3, None)
+    plan = make_plan(sweep([SIMPLEX], load=load, seeds=4))
+    assert [len(job.trials) for cell in plan.cells for job in cell.metric_jobs] == [2, 3, 4]
+    assert len({trial.key for cell in plan.cells for trial in cell.trials}) == 4
+    alone = {"simplex": {**SIMPLEX["simplex"], "modes": 3}}
+    assert keys(make_plan(sweep([alone], seeds=4)), "simplex") < keys(plan, "simplex")
+
+
+def test_a_cell_has_a_job_for_each_so_many_trials_as_the_axis_says() -> None:
+    load = axis("metrics.ensemble.runs", 1, 2, 4)
+    plan = make_plan(sweep(["ensemble"], load=load, seeds=4))
+    jobs = [[j for j in c.metric_jobs if j.metric.name == "ensemble"] for c in plan.cells]
+    assert [[len(job.trials) for job in some] for some in jobs] == [[1] * 4, [2] * 2, [4]]
+    assert [some[0].request.asked["runs"] for some in jobs] == [1, 2, 4]
+    joined = {"ensemble": {"of": "bend", "over": "cell"}}
+    bends = {"connectivity": {**BEND["connectivity"], "pairs": "all"}}
+    load = axis("metrics.ensemble.runs", 1, 3)
+    plan = make_plan(sweep([bends, joined], load=load, seeds=3))
+    counts = [sum(j.metric.name == "ensemble" for j in c.metric_jobs) for c in plan.cells]
+    assert counts == [3, 1]
+
+
 def test_points_are_left_out_and_added_along_an_argument() -> None:
     plan = make_plan(
         sweep(
@@ -186,6 +210,32 @@ REFUSED: dict[str, tuple[list[Any], dict[str, Any], str]] = {
         ["ensemble"],
         {"load": axis("metrics.ensemble.scaling", "none", "temperature")},
         "metrics.0.ensemble.scaling: found temperature, but the data set sets no examples aside",
+    ),
+    "more trials than seeds": (
+        [SIMPLEX],
+        {"load": axis("metrics.simplex.modes", 2, 3)},
+        "metrics.0.simplex.modes: found 3, but a cell has 2 trials; lower it or raise seeds (in the"
+        " cell load 3)",
+    ),
+    "fewer trials than a job needs": (
+        [SIMPLEX],
+        {"load": axis("metrics.simplex.modes", 1, 2)},
+        "metrics.0.simplex.modes: gives a job 1 network; simplex needs at least 2",
+    ),
+    "more measurements than a cell has": (
+        [BEND, {"ensemble": {"of": "bend", "over": "cell"}}],
+        {"load": axis("metrics.ensemble.runs", 1, 2)},
+        "metrics.1.ensemble.runs: found 2, but 'bend' has 1 job in a cell (in the cell load 2)",
+    ),
+    "modes beside runs": (
+        [{"ensemble": {"runs": 1}}],
+        {"load": axis("metrics.ensemble.modes", 1, 2)},
+        "load.param: 'metrics.ensemble.modes' is no field: found the key 'modes'; allowed: ",
+    ),
+    "modes of what is over pairs": (
+        ["cka"],
+        {"load": axis("metrics.cka.modes", 2)},
+        "load.param: 'metrics.cka.modes' is no field: found the key 'modes'; allowed: ",
     ),
     "across cells": (
         [{"cka": {"over": "across"}}],
@@ -277,6 +327,20 @@ def test_a_quantity_along_an_argument_has_its_plain_name(run: tuple[Sweep, str])
     assert counts["test_accuracy"] == 16  # two seeds in each of eight cells
     by_cell = grid.values[grid.values["quantity"] == "test_accuracy"].groupby("temperature")
     assert (by_cell["value"].nunique() <= 2).all()  # those of the trials that the cells share
+
+
+@pytest.mark.parametrize("name", ["modes", "runs"])
+def test_a_quantity_along_numbers_of_trials_has_its_plain_name(name: str, tmp_path: Path) -> None:
+    load = axis(f"metrics.ensemble.{name}", 2, 3)
+    ensemble = {"ensemble": {"train": False}}
+    asked = sweep([ensemble], load=load, seeds=3, storage=str(tmp_path / "results"))
+    assert phasegrid.run(asked, serial=True).ok
+    results = phasegrid.open(asked.storage)
+    values = load_grid(results, "s").values
+    own = values[values["quantity"].str.startswith("ensemble_test_loss")]
+    assert list(own["quantity"]) == ["ensemble_test_loss"] * 2
+    assert list(own["num_trials"]) == list(own["load"]) == [2, 3]
+    assert not phasegrid.plan(asked).table["missing"].any()
 
 
 def test_a_new_value_costs_what_it_adds(run: tuple[Sweep, str]) -> None:

@@ -33,10 +33,11 @@ def naming_inputs(rows: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:
     is_said = rows[ways].notna().any(axis=1)
     of_some = (rows["over"] == "cell") & (rows["num_trials"] < planned) & ~is_said
     modes = rows["num_trials"].where(of_some)
-    named = {
-        "modes": modes,
-        **{name: rows[name] for name in ("of", "at", *ways) if name in rows},
-    }
+    named = {"modes": modes, **{name: rows[name] for name in ("of", "at", *ways) if name in rows}}
+    for name in ("modes", "runs"):
+        if name in named and "varied" in rows:
+            varies = rows["varied"].fillna("").str.split("+").map(lambda of, name=name: name in of)
+            named[name] = named[name].mask(varies)
     more = pd.DataFrame(named, index=rows.index)
     if more.isna().all(axis=None):
         return rows

@@ -11,7 +11,7 @@ from phasegrid.config.cell_mistakes import in_cell
 from phasegrid.config.diagnostics import Diagnostics
 from phasegrid.config.inputs import Draft, check_what_is_read
 from phasegrid.config.joining import check_joined
-from phasegrid.config.networks import Grid, networks_in_words, read_networks
+from phasegrid.config.networks import Grid, networks_in_words, read_networks, too_many
 from phasegrid.config.places import (
     as_place,
     in_words,
@@ -94,6 +94,7 @@ def _varied(
     touched = [draft for place, draft in enumerate(found) if touches(draft, place, values)]
     for draft in touched:
         check_what_is_read(draft, found, scratch)
+        check_joined(draft, found, replace(grid, points=own), scratch)
         if draft.request.of is None:
             _choose(draft, replace(grid, points=own), scratch)
     for mistake in scratch.mistakes:
@@ -151,14 +152,19 @@ def _check_count(
             differ = "gives trials of some cells more networks than others; write networks"
             diagnostics.add(draft.node("at"), f"{draft.path}.at", differ)
     elif request.over == "cell":
-        key = "runs" if request.runs else "at"
-        found = (request.runs or request.modes or num_seeds) * few
+        key = "runs" if request.runs else "modes" if request.modes else "at"
+        chosen = request.runs or request.modes or num_seeds
+        if chosen > num_seeds:
+            message = too_many(chosen, num_seeds)
+            diagnostics.add(draft.written(key), f"{draft.path}.{key}", message)
+            return
+        found = chosen * few
         message = f"gives a job {counted(found, 'network')}; {name} needs at least"
     else:
         return
     if found < fewest:
         less = f"{message} {fewest}{fewer(draft.metric, found)}"
-        diagnostics.add(draft.node(key), f"{draft.path}.{key}", less)
+        diagnostics.add(draft.given.get(key, draft.node(key).place), f"{draft.path}.{key}", less)
     elif unfit := _unfit(draft, found):
         diagnostics.add(draft.written(unfit[0]), f"{draft.path}.{unfit[0]}".rstrip("."), unfit[1])
 

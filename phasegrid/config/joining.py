@@ -28,7 +28,8 @@ def check_joined(
         diagnostics.add(draft.node("over"), f"{draft.path}.over", message)
     elif request.runs is not None and request.runs > num:
         has = f"but {source.id!r} has {counted(num, 'job')} in a cell"
-        diagnostics.add(draft.node("runs"), f"{draft.path}.runs", f"found {request.runs}, {has}")
+        where = draft.given.get("runs", draft.node("runs").place)
+        diagnostics.add(where, f"{draft.path}.runs", f"found {request.runs}, {has}")
 
 
 def _num_jobs(request: MetricRequest, requests: Sequence[MetricRequest], grid: Grid) -> int:

@@ -107,10 +107,14 @@ def _count(
         diagnostics.add(node, path, message)
         return None
     if num_seeds is not None and value > num_seeds and not diagnostics.is_broken("seeds"):
-        trials = counted(num_seeds, "trial")
-        message = f"found {value}, but a cell has {trials}; lower it or raise seeds"
-        diagnostics.add(node, path, message)
+        diagnostics.add(node, path, too_many(value, num_seeds))
     return value
+
+
+def too_many(found: int, num_seeds: int) -> str:
+    """Say that a job cannot have so many trials of a cell."""
+    trials = counted(num_seeds, "trial")
+    return f"found {found}, but a cell has {trials}; lower it or raise seeds"
 
 
 def choose_pairs(seeds: Sequence[int], how: str) -> list[tuple[int, int]]:

@@ -84,13 +84,14 @@ def put(args: Mapping[str, Json], parts: Sequence[str], value: Json) -> dict[str
 @dataclass(frozen=True, slots=True)
 class Option:
     """One data set, model, recipe or request for a metric: its declaration (None for the last
-    two), dataclass, and resolved arguments.
+    two), dataclass, resolved arguments, and the fields that it has beside those of the dataclass.
     """
 
     name: str
     declared: DatasetKind | Model | None
     owner: type
     args: Mapping[str, Json]
+    more: Mapping[str, Field] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +146,8 @@ class TrialTemplate:
         """Say why a path names no argument of a request for a metric; None if it may name one."""
         name = section.partition(".")[2]
         if section in self.requests:
-            known = ", ".join(fields_of(self.choices[section][""].owner))
+            choice = self.choices[section][""]
+            known = ", ".join([*fields_of(choice.owner), *choice.more])
             return (
                 None if parts else f"found {section!r}, a request; allowed: {section}.{{{known}}}"
             )
@@ -161,7 +163,7 @@ class TrialTemplate:
         if parts[0] == FROM and FROM in choice.args:
             return find_field(StartPlace, parts[1:])
         if choice.owner is not Recipe or parts[0] not in _CHOSEN:
-            return find_field(choice.owner, parts)
+            return find_field(choice.owner, parts, choice.more)
         whole, part_of = _CHOSEN[parts[0]]
         if len(parts) == 1:
             return whole(self.references)
@@ -184,6 +186,7 @@ class TrialTemplate:
         for section in self.sections:
             for choice in self.choices[section].values():
                 paths += leaf_paths(choice.owner, section)
+                paths += [f"{section}.{name}" for name in choice.more]
                 if FROM in choice.args:
                     paths += leaf_paths(StartPlace, f"{section}.{FROM}")
         return list(dict.fromkeys(paths))

@@ -132,11 +132,11 @@ def resolve_field(field: Field, node: Node, path: str, diagnostics: Diagnostics)
     return resolve_args(field.nested, node, path, diagnostics)
 
 
-def find_field(owner: type, parts: Sequence[str]) -> Field | str:
-    """Follow a dotted path into a declared dataclass; return a text if it does not lead to a
-    field.
+def find_field(owner: type, parts: Sequence[str], more: Mapping[str, Field] = {}) -> Field | str:
+    """Follow a dotted path into a declared dataclass, which may have `more` fields; return a text
+    if it does not lead to a field.
     """
-    names = fields_of(owner)
+    names: Mapping[str, Field] = {**fields_of(owner), **more}
     for depth, part in enumerate(parts):
         if part not in names:
             return unknown_key(part, names)

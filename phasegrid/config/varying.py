@@ -8,7 +8,9 @@ same trials.
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TypeAlias
+from typing import Annotated, Any, TypeAlias
+
+from pydantic import Field
 
 from phasegrid.config.axes import Scale, overlap
 from phasegrid.config.diagnostics import Diagnostics
@@ -17,10 +19,20 @@ from phasegrid.config.points import Point
 from phasegrid.config.rules import mistakes_of
 from phasegrid.config.template import METRICS, Option, TrialTemplate, put, split_path
 from phasegrid.config.ties import Tied
+from phasegrid.config.validate import fields_of
 from phasegrid.config.yaml import Node, Place
 from phasegrid.declare import make_part
 from phasegrid.keys import Json, canonical_json
 from phasegrid.texts import counted
+
+
+@dataclass(frozen=True, slots=True)
+class Together:
+    """How many trials of a cell one job has: fields of a request beside its metric's arguments."""
+
+    modes: Annotated[int, Field(ge=1)] | None = None
+    runs: Annotated[int, Field(ge=1)] | None = None
+
 
 Values: TypeAlias = Mapping[str, tuple[Json, Place]]
 """Values of arguments by their paths, and where the sweep gives them."""
@@ -136,10 +148,7 @@ def with_requests(
             unnamed[section] = "is measured across cells, so no cell of an axis has it"
         else:
             named[section] = read[indices[0]]
-    options = {
-        section: {"": Option("", None, draft.metric.args, draft.args())}
-        for section, (_, draft) in named.items()
-    }
+    options = {section: {"": _option(draft)} for section, (_, draft) in named.items()}
     return replace(
         template,
         choices={**template.choices, **options},
@@ -147,6 +156,27 @@ def with_requests(
         requests={section: place for section, (place, _) in named.items()},
         unnamed=unnamed,
     )
+
+
+def _together(draft: Draft) -> dict[str, Json]:
+    """Return the fields of `Together` that a request can have, with their values. (A metric may
+    have arguments of that name.)
+    """
+    request, able = draft.request, {"modes", "runs"}
+    if request.over != "cell" or {"of", "networks"} & draft.keys.keys():
+        able = {"runs"} if request.joins else set()
+    elif request.runs is not None:
+        able = {"runs"}
+    elif request.modes is not None or "modes" in request.varied:
+        able = {"modes"}
+    able -= fields_of(draft.metric.args).keys()
+    return {name: getattr(request, name) for name in ("modes", "runs") if name in able}
+
+
+def _option(draft: Draft) -> Option:
+    chosen, fields = _together(draft), fields_of(Together)
+    more = {name: fields[name] for name in chosen}
+    return Option("", None, draft.metric.args, {**draft.args(), **chosen}, more)
 
 
 def _is_across(draft: Draft, drafts: Sequence[Draft]) -> bool:
@@ -179,16 +209,20 @@ def refuse_two_names(
 
 
 def varied_draft(draft: Draft, values: Values, diagnostics: Diagnostics) -> Draft:
-    """Return a request with the values that its arguments have in some cells; note what its metric
-    refuses.
+    """Return a request with the values that its arguments, and the fields of `Together`, have in
+    some cells; note what its metric refuses.
     """
-    args = draft.args()
+    args, able = draft.args(), _together(draft)
     for path, (value, _) in values.items():
-        args = put(args, path.split("."), value)
+        args = args if path in able else put(args, path.split("."), value)
     metric, request = draft.metric, draft.request
     part = make_part(request.name, metric.version, metric.args, args)
     given = {path.partition(".")[0]: place for path, (_, place) in values.items()}
-    found = replace(draft, request=replace(request, part=part), given=given)
+    chosen: dict[str, Any] = {name: values[name][0] for name in able if name in values}
+    request = replace(request, part=part, **chosen)
+    if request.runs is not None:
+        request = replace(request, asked={**request.asked, "runs": request.runs})
+    found = replace(draft, request=request, given=given)
     for name, message in mistakes_of(metric.rules, args):
         diagnostics.add(found.written(name), f"{draft.path}.{name}".rstrip("."), message)
     return found
