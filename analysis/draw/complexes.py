@@ -27,6 +27,7 @@ from phasegrid.analysis.draw.headings import write_heading
 from phasegrid.analysis.draw.plane_points import listed
 from phasegrid.analysis.draw.planes import spread_out
 from phasegrid.analysis.draw.slices import CONTOUR_COLOURS
+from phasegrid.analysis.draw.ticks import write_log_ticks
 from phasegrid.analysis.draw.vertices import is_connector, vertex_text
 from phasegrid.texts import counted
 
@@ -87,7 +88,9 @@ def complex_panels(
             _draw(ax, row, shade, norm, points)
             own.append(ax)
         colours = ScalarMappable(norm, CONTOUR_COLOURS)
-        figure.colorbar(colours, ax=own, label=shade.label, fraction=0.04, pad=0.06)
+        bar = figure.colorbar(colours, ax=own, label=shade.label, fraction=0.04, pad=0.06)
+        if shade.scale == "log":
+            write_log_ticks(bar.ax.yaxis)
     columns = 5 if across > 1 else 3
     figure.legend(handles=_legend(shown, points), loc="outside lower center", ncols=columns)
     shares = counted(len(shown), "complex").replace("complexs", "complexes")

@@ -9,13 +9,12 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgba
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import LogLocator, NullFormatter
 
 from phasegrid.analysis.draw.diagrams import write_title
 from phasegrid.analysis.draw.line_looks import line_look
 from phasegrid.analysis.draw.scales import Frame, GridAxis
 from phasegrid.analysis.draw.style import PHASE_COLOURS
-from phasegrid.analysis.draw.ticks import set_ticks, tick_room
+from phasegrid.analysis.draw.ticks import set_ticks, tick_room, write_log_ticks
 from phasegrid.analysis.stats.aggregate import counts_in_words
 from phasegrid.analysis.tables.quantities import NATS, Quantity, base_of
 from phasegrid.texts import counted
@@ -165,9 +164,7 @@ def _line_axes(ax: Axes, x_axis: GridAxis, quantity: Quantity) -> None:
     ax.set_xlim(*((high, low) if x_axis.inverted else (low, high)))
     if quantity.scale == "log":
         ax.set_yscale("log", nonpositive="clip")
-        ax.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-        ax.yaxis.set_major_formatter("{x:g}")
-        ax.yaxis.set_minor_formatter(NullFormatter())
+        write_log_ticks(ax.yaxis)
     ax.set_ylabel(base_of(quantity).title())
     ax.spines[["top", "right"]].set_visible(False)
 

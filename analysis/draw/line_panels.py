@@ -10,9 +10,11 @@ from matplotlib import colormaps
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from phasegrid.analysis.draw.headings import write_heading
 from phasegrid.analysis.draw.line_looks import line_look
+from phasegrid.analysis.draw.ticks import write_log_ticks
 from phasegrid.declare import Column
 from phasegrid.errors import SweepError
 from phasegrid.texts import counted
@@ -24,6 +26,8 @@ STACKED = (5.2, 1.9)
 """The same where these stand below each other, or there is one."""
 LETTER = 0.062
 """The width of a letter of a legend, in inches."""
+LINE = 0.17
+"""The height of a line of a legend, in inches."""
 SHARED = 0.99
 """Measurements of a cell share their x if at this share of all x there is a point of every
 measurement.
@@ -145,6 +149,9 @@ def _panel(ax: Axes, own: pd.DataFrame, layout: Layout, y: str, panel: str) -> s
     """Draw one panel; return the labels of the marks that are on a line."""
     ax.set_xscale(layout.scales[0])
     ax.set_yscale(layout.scales[1])
+    for axis, scale in zip((ax.xaxis, ax.yaxis), layout.scales, strict=True):
+        if scale == "log":
+            write_log_ticks(axis)
     ax.spines[["top", "right"]].set_visible(False)
     points = points_of(own, layout.x, y)
     names = points["x"].map(lambda value: isinstance(value, str)).any()
@@ -153,6 +160,8 @@ def _panel(ax: Axes, own: pd.DataFrame, layout: Layout, y: str, panel: str) -> s
         points = points.assign(x=points["x"].map({name: i for i, name in enumerate(order)}))
         ax.set_xticks(range(len(order)), labels=order, rotation=45, ha="right")
     points = points.assign(x=points["x"].astype(float))
+    if not names and layout.scales[0] == "linear" and (points["x"] % 1 == 0).all():
+        ax.xaxis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 2.5, 5, 10], integer=True))
     if layout.ticks:
         places, texts = zip(*layout.ticks, strict=True)
         ax.set_xticks(places, labels=texts)
@@ -260,4 +269,6 @@ def _name_lines(figure: Figure, layout: Layout) -> None:
         letters = max(map(len, texts)) + 9
         fitting = int(figure.get_figwidth() / (LETTER * letters))
         columns = max(1, min(len(texts), fitting))
+        more = -(-len(texts) // columns) - 1
+        figure.set_figheight(figure.get_figheight() + more * LINE)
         figure.legend(handles, texts, loc="outside lower center", ncols=columns)

@@ -15,7 +15,7 @@ from matplotlib.ticker import MaxNLocator
 from phasegrid.analysis.draw.diagrams import write_title
 from phasegrid.analysis.draw.line_looks import line_look
 from phasegrid.analysis.draw.style import MISSING
-from phasegrid.analysis.draw.ticks import write_bar_ticks
+from phasegrid.analysis.draw.ticks import write_bar_ticks, write_log_ticks
 from phasegrid.analysis.tables.quantities import BUILT_IN, NATS, in_units
 from phasegrid.declare import Shown
 from phasegrid.texts import counted
@@ -177,6 +177,7 @@ def profile(
     low, high = slice_limits(middle, column)
     if is_logarithmic(low, high):
         ax.set_yscale("log")
+        write_log_ticks(ax.yaxis)
     ax.set_xlabel("along direction 1")
     ax.set_ylabel(label)
     ax.spines[["top", "right"]].set_visible(False)

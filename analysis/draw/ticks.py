@@ -8,9 +8,15 @@ from itertools import pairwise
 
 from matplotlib import rcParams
 from matplotlib.axes import Axes
-from matplotlib.axis import XAxis, YAxis
+from matplotlib.axis import Axis, XAxis, YAxis
 from matplotlib.colorbar import Colorbar
-from matplotlib.ticker import FixedFormatter, FixedLocator, NullFormatter
+from matplotlib.ticker import (
+    FixedFormatter,
+    FixedLocator,
+    FuncFormatter,
+    LogLocator,
+    NullFormatter,
+)
 
 from phasegrid.analysis.draw.scales import GridAxis, thinned
 
@@ -58,6 +64,28 @@ def _is_number(text: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def write_log_ticks(axis: Axis) -> None:
+    """Put labels at 1, 2 and 5 times the powers of ten of a log axis (at the powers alone where
+    there are many), written by `log_text`.
+    """
+    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: log_text(value)))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def log_text(number: float) -> str:
+    """Write a number of a log axis as a decimal, or as a power of ten where that is long.
+
+    >>> log_text(3.0), log_text(0.002), log_text(2e-5), log_text(1e6)
+    ('3', '0.002', '$2\\\\times10^{-5}$', '$10^{6}$')
+    """
+    if 1e-3 <= number < 1e4:
+        return f"{number:g}"
+    digits, power = f"{number:.3e}".split("e")
+    factor = float(digits)
+    return ("$" if factor == 1 else f"${factor:g}\\times") + f"10^{{{int(power)}}}$"
 
 
 def write_bar_ticks(bar: Colorbar, ticks: Sequence[float], digits: int = 3) -> None:

@@ -78,12 +78,13 @@ def _together(
     """Put the columns of all panels into one, ``value``: a line for each column and way."""
     known = [columns.get(y, Column(y, "float64", "", "")) for y in layout.y]
     named = {one.name: one.title().removesuffix(f" ({one.unit})") for one in known}
-    parts = [rows.assign(value=rows[y], line=rows["line"] + f": {named[y]}") for y in layout.y]
-    lines = [f"{line}: {named[y]}" for line in layout.lines for y in layout.y]
     ends = [named[y].split()[::-1] for y in layout.y]
     shared = [words[0] for words in zip(*ends, strict=False) if len(set(words)) == 1]
     units = {one.unit for one in known}
     label = " ".join(shared[::-1]) or "value"
+    short = {y: named[y].removesuffix(label).rstrip(": ") or named[y] for y in layout.y}
+    parts = [rows.assign(value=rows[y], line=rows["line"] + f": {short[y]}") for y in layout.y]
+    lines = [f"{line}: {short[y]}" for line in layout.lines for y in layout.y]
     value = Column("value", "float64", units.pop() if len(units) == 1 else "", "", label=label)
     levels = None if layout.levels is None else layout.levels.assign(y="value")
     one = replace(layout, y=["value"], lines=lines, levels=levels)

@@ -27,7 +27,7 @@ def planes(tables: Tables, args: PlanesArgs) -> Drawing:
     measured, lines, notes = in_ways(grid, args.metric, tables.rows[args.metric], asked)
     ways = {line: str(line) * (len(lines) > 1) for line in lines}
     if asked is None:
-        ways |= _by_vertices(measured.to_dict("records"))
+        ways |= by_vertices(measured.to_dict("records"))
         lines.sort(key=lambda line: ways[line].count("θ"))  # those through more modes come first
     measured = measured.assign(order=measured["line"].map(lines.index))
     measured = measured.sort_values(["cell", "across", "order", "seed_a", "seed_b"])
@@ -50,18 +50,22 @@ def planes(tables: Tables, args: PlanesArgs) -> Drawing:
     return Drawing(figure, _points(rows, args.columns), notes)
 
 
-def _by_vertices(rows: Sequence[Mapping[Any, Any]]) -> dict[str, str]:
-    """Name the ways of measuring planes of complexes by three vertices each, and by what else
-    differs between them.
+def by_vertices(rows: Sequence[Mapping[Any, Any]]) -> dict[str, str]:
+    """Name the ways of measuring planes of complexes by three vertices each, and by what not all of
+    them share.
     """
     corners = {row["line"]: listed(row, "corners") for row in rows if listed(row, "corners")}
     others = {
-        line: ", ".join(p for p in str(line).split(", ") if not p.startswith("vertices="))
+        line: [part for part in str(line).split(", ") if not part.startswith("vertices=")]
         for line in corners
     }
-    several = len(set(others.values())) > 1
     return {
-        line: ", ".join([" ".join(map(vertex_text, three)), *[others[line]] * several])
+        line: ", ".join(
+            [
+                " ".join(map(vertex_text, three)),
+                *(p for p in others[line] if not all(p in parts for parts in others.values())),
+            ]
+        )
         for line, three in corners.items()
     }
 

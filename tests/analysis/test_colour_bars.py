@@ -11,11 +11,12 @@ from matplotlib.figure import Figure
 from phasegrid.analysis.draw.colours import colour_scale, linear_scale
 from phasegrid.analysis.draw.diagrams import phase_diagram
 from phasegrid.analysis.draw.differences import difference_diagram
+from phasegrid.analysis.draw.headings import write_heading
 from phasegrid.analysis.draw.planes import Surface, plane_maps
 from phasegrid.analysis.draw.scales import Frame, make_frame
 from phasegrid.analysis.draw.slice_grids import slice_grid
 from phasegrid.analysis.draw.slices import contour, slice_points
-from phasegrid.analysis.draw.ticks import tick_texts
+from phasegrid.analysis.draw.ticks import tick_texts, write_log_ticks
 from phasegrid.analysis.stats.aggregate import aggregate
 from phasegrid.analysis.tables.grid import SweepTables
 from phasegrid.analysis.tables.quantities import QUANTITIES
@@ -114,3 +115,29 @@ def test_numbers_that_differ_by_rounding_alone_are_one_colour(make_grid: MakeGri
     table["value"] = 1 + 1e-15 * np.arange(len(table))
     scale = colour_scale(table, QUANTITIES["length_ratio"])
     assert (scale.low, scale.high) == pytest.approx((0.5, 1.5))
+
+
+@pytest.mark.parametrize(
+    ("ends", "texts"),
+    [
+        ((0.8, 12.0), ["1", "2", "5", "10"]),
+        ((1.5e-5, 6e-5), [r"$2\times10^{-5}$", r"$5\times10^{-5}$"]),
+    ],
+)
+def test_numbers_on_a_log_axis_are_decimals_where_these_are_short(
+    ends: tuple[float, float], texts: list[str]
+) -> None:
+    ax = Figure().subplots()
+    ax.set_yscale("log")
+    write_log_ticks(ax.yaxis)
+    ax.set_ylim(ends)
+    shown = zip(ax.get_yticks(), ax.yaxis.get_ticklabels(), strict=True)
+    assert [text.get_text() for at, text in shown if ends[0] <= at <= ends[1]] == texts
+
+
+def test_a_figure_grows_by_the_lines_of_a_long_heading() -> None:
+    short, long = Figure(figsize=(4, 3)), Figure(figsize=(4, 3))
+    write_heading(short, "two\nlines")
+    write_heading(long, "two\nlines\nand\nmore")
+    assert short.get_figheight() == 3
+    assert long.get_figheight() == pytest.approx(3 + 2 * 1.25 * 11 / 72)

@@ -132,11 +132,11 @@ def test_columns_share_a_panel_against_the_numbers_of_their_items(
     assert (ax.get_xlabel(), ax.get_ylabel()) == ("member", "error (%)")
     lines = {line.get_label(): line for line in ax.lines}
     assert list(lines) == [
-        f"{way}: {name} error" for way in ("segment", "Bezier") for name in ("train", "test")
+        f"{way}: {name}" for way in ("segment", "Bezier") for name in ("train", "test")
     ]
     for bends, way in enumerate(("segment", "Bezier")):
         for name in ("train", "test"):
-            line = lines[f"{way}: {name} error"]
+            line = lines[f"{way}: {name}"]
             values = list(measured(ran, 0, bends)[f"{name}_error_percent"])
             np.testing.assert_array_equal(line.get_xdata(), [1, 2, 3, 4, 5])
             np.testing.assert_allclose(line.get_ydata(), np.mean(values, axis=0))

@@ -15,6 +15,7 @@ import phasegrid
 from phasegrid import load_sweep
 from phasegrid.analysis.draw.planes import Surface, plane_levels, plane_maps
 from phasegrid.analysis.draw.style import MISSING
+from phasegrid.analysis.report.planes import by_vertices
 from phasegrid.analysis.tables.networks import courses, named_networks
 from phasegrid.errors import SweepError
 
@@ -312,3 +313,11 @@ def test_networks_of_several_cells_are_named_by_what_differs() -> None:
         )
         == []
     )
+
+
+def test_what_all_planes_of_complexes_share_is_not_in_their_names() -> None:
+    rows = [
+        {"line": f"of={of}, points=7, vertices=w0+c0+c1", "corners": ["w0", "c0", "c1"]}
+        for of in ("grown", "large")
+    ]
+    assert list(by_vertices(rows).values()) == ["w₀ θ₀ θ₁, of=grown", "w₀ θ₀ θ₁, of=large"]
