@@ -32,8 +32,11 @@ between the 740 for losses and the 110 for errors in the published code of Garip
 ACROSS = 4
 WIDTH = 2.75  # inches of a panel
 SHAPES = (0.4, 1.3)
-"""The least and the greatest height of a map, as shares of its width: both axes have one scale as
-far as these allow.
+"""The least and the greatest height of a map whose two axes have one scale, as shares of its width.
+"""
+STRETCHED = 0.65
+"""The height of a map whose axes have scales of their own: the colour bar beside it has room for
+its numbers.
 """
 
 Floats = npt.NDArray[np.float64]
@@ -143,7 +146,7 @@ def _draw(ax: Axes, row: Mapping[Any, Any], values: Floats, levels: Floats) -> N
     ax.set_xlim(u[0], u[-1])
     ax.set_ylim(v[0], v[-1])
     draw_points(ax, row)
-    stretched = not SHAPES[0] < (v[-1] - v[0]) / (u[-1] - u[0]) < SHAPES[1]
+    stretched = _is_stretched(row)
     if not stretched:
         ax.set_aspect("equal")
     ax.set_xlabel("u")
@@ -168,10 +171,18 @@ def _norm(levels: Floats) -> BoundaryNorm:
     return BoundaryNorm(list(levels), colormaps[CONTOUR_COLOURS].N, extend="max")
 
 
+def _is_stretched(row: Mapping[Any, Any]) -> bool:
+    return not SHAPES[0] < _ratio(row) < SHAPES[1]
+
+
 def _shape(row: Mapping[Any, Any]) -> float:
     """Return the height of a map as a share of its width."""
+    return STRETCHED if _is_stretched(row) else _ratio(row)
+
+
+def _ratio(row: Mapping[Any, Any]) -> float:
     u, v = row["axis"], row["axis_2"]
-    return float(np.clip((v[-1] - v[0]) / (u[-1] - u[0]), *SHAPES))
+    return float((v[-1] - v[0]) / (u[-1] - u[0]))
 
 
 def _grid(row: Mapping[Any, Any], column: str) -> Floats:

@@ -1,6 +1,7 @@
 """Numbers beside colour bars: each can be told from the others and is where it says it is."""
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -90,6 +91,19 @@ def test_no_two_ticks_of_a_colour_bar_read_alike(
         read = np.array([float(text.replace("−", "-").removeprefix("> ")) for text in texts])
         ticks = bar.get_yticks()
         assert np.abs(read - ticks).max() <= np.diff(ticks).max() / 10
+
+
+def test_the_numbers_beside_a_row_of_flat_planes_do_not_overlap() -> None:
+    flat = {"axis": AXIS, "axis_2": [0.0, 0.1, 0.2], "train_loss": SURFACE, "line": ""}
+    ends = {"seed_a": 0.0, "seed_b": 1.0, "points_u": [-1.0, 0.0, 1.0], "points_v": [0.0] * 3}
+    head = "poisoned share 0.5, w0 θ0 w1"
+    rows = pd.DataFrame([{"cell": cell, "head": head, **ends, **flat} for cell in range(4)])
+    figure = plane_maps(rows, [Surface("train_loss", "loss", 5.0)], most=4, title="two\nlines")
+    figure.draw_without_rendering()
+    (bar,) = [ax for ax in figure.axes if ax.get_label() == "<colorbar>"]
+    boxes = [text.get_window_extent() for text in bar.get_yticklabels()]
+    assert len(boxes) > 1
+    assert all(low.y1 <= high.y0 for low, high in pairwise(sorted(boxes, key=lambda b: b.y0)))
 
 
 @pytest.mark.parametrize(
