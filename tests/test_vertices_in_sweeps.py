@@ -54,6 +54,14 @@ SWEEP: dict[str, Any] = {
             "found c2, but the complex has connectors: 2; allowed: c0 to c1",
         ),
         ({"plane": {"of": "grown", "vertices": ["w0", "x1", "w1"]}}, "metrics.1.plane.vertices.1"),
+        (
+            {"plane": {"of": "grown", "vertices": ["w0", "c0", "w3"]}},
+            "metrics.1.plane.vertices: found w3, but the complex has modes: 3; allowed: w0 to w2",
+        ),
+        (
+            {"vertex_path": {"of": "grown", "through": ["w3", "c0"]}},
+            "metrics.1.vertex_path.through: found w3, but the complex has modes: 3",
+        ),
         ({"plane": {"vertices": ["w0", "c0", "w1"]}}, "but no complex; leave it out, or write of:"),
         (
             {"plane": {"of": "grown", "vertices": ["w0", "c0", "w1"], "bend": 1}},
@@ -77,6 +85,28 @@ def test_vertices_that_no_complex_has_are_named_before_anything_runs(
     with pytest.raises(SweepError) as caught:
         load_sweep({**SWEEP, "seeds": 3, "metrics": [GROWN, asked], "figures": []})
     assert [str(one) for one in caught.value.mistakes if told in str(one)], caught.value
+
+
+@pytest.mark.parametrize(
+    ("grown", "modes"),
+    [
+        ({"espro": {"id": "grown"}}, "1; allowed: w0"),
+        ({"simplex": {"id": "grown", "networks": [{"seed": 0}, {"seed": 1}]}}, "2; allowed: w0 to"),
+        ({"simplex": {"id": "grown", "over": "pair"}}, "2; allowed: w0 to w1"),
+        ({"simplex": {"id": "grown", "over": "across", "where": {"seed": [0, 2]}}}, "2; allowed"),
+    ],
+)
+def test_modes_are_those_of_the_complex_that_is_read(grown: dict[str, Any], modes: str) -> None:
+    path = {"vertex_path": {"of": "grown", "through": ["w0", "c0", "w2"]}}
+    with pytest.raises(SweepError, match=f"found w2, but the complex has modes: {modes}"):
+        load_sweep({**SWEEP, "seeds": 3, "metrics": [grown, path], "figures": []})
+
+
+def test_modes_are_checked_where_vertices_vary_from_cell_to_cell() -> None:
+    path = {"vertex_path": {"id": "way", "of": "grown"}}
+    ways = {"param": "metrics.way.through", "values": [["w0", "w1"], ["w0", "w2"]]}
+    with pytest.raises(SweepError, match=r"found w2, but the complex has modes: 2.*in the cell"):
+        load_sweep({**SWEEP, "load": ways, "metrics": [GROWN, path], "figures": []})
 
 
 def test_planes_and_paths_of_a_complex_are_drawn_with_the_names_of_its_vertices(

@@ -26,9 +26,12 @@ from phasegrid.config.through import with_through
 from phasegrid.config.types import FIRST_STAGE, GridPoint, MetricRequest, Network, Stage
 from phasegrid.config.varying import Variation, touches, varied_draft
 from phasegrid.config.yaml import Place
-from phasegrid.declare import Finding, Metric
+from phasegrid.declare import Metric
 from phasegrid.keys import Json
 from phasegrid.texts import counted
+
+_ALONE = {"trial": 1, "pair": 2}
+"""The networks of a job that is over a trial or a pair."""
 
 
 def choose_networks(
@@ -46,11 +49,11 @@ def choose_networks(
         return (tuple(draft.request for draft in drafts),)
     grid = Grid(points, seeds, (FIRST_STAGE, *(stage.name for stage in stages)))
     chosen: list[Draft] = []
-    for draft in drafts:
+    for place, draft in enumerate(drafts):
         request = draft.request
         check_joined(draft, drafts, grid, diagnostics)
         if request.of is None and not diagnostics.is_broken(draft.path):
-            request = _choose(draft, grid, diagnostics)
+            request = _choose(draft, _reading(place, drafts), grid, diagnostics)
             request = replace(request, asked=_asked(request, seeds))
         chosen.append(replace(draft, request=request))
     check_data_of_metrics(chosen, points, diagnostics)
@@ -60,9 +63,19 @@ def choose_networks(
     return tuple(tuple(_with_first(one, points) for one in some) for some in asked)
 
 
-def _choose(draft: Draft, grid: Grid, diagnostics: Diagnostics) -> MetricRequest:
+def _choose(
+    draft: Draft, readers: Sequence[Draft], grid: Grid, diagnostics: Diagnostics
+) -> MetricRequest:
+    """Return a request with the networks that it measures; note why it, or one of the `readers` of
+    what it leaves, cannot have these.
+    """
     choose = _named if "networks" in draft.keys else _of_trials
-    return choose(draft, grid, diagnostics)
+    return choose(draft, readers, grid, diagnostics)
+
+
+def _reading(place: int, drafts: Sequence[Draft]) -> list[Draft]:
+    """Return the requests that read what the one at a place of the list leaves."""
+    return [draft for draft in drafts if draft.request.of == place]
 
 
 def _with_first(draft: Draft, points: Sequence[GridPoint]) -> MetricRequest:
@@ -95,8 +108,10 @@ def _varied(
     for draft in touched:
         check_what_is_read(draft, found, scratch)
         check_joined(draft, found, replace(grid, points=own), scratch)
-        if draft.request.of is None:
-            _choose(draft, replace(grid, points=own), scratch)
+    for index, draft in enumerate(found):
+        readers = _reading(index, found)
+        if draft.request.of is None and any(one in touched for one in (draft, *readers)):
+            _choose(draft, readers, replace(grid, points=own), scratch)
     for mistake in scratch.mistakes:
         place = Place(mistake.file, mistake.line, mistake.column)
         if not diagnostics.is_noted(place, mistake.path):
@@ -105,7 +120,9 @@ def _varied(
     return found
 
 
-def _of_trials(draft: Draft, grid: Grid, diagnostics: Diagnostics) -> MetricRequest:
+def _of_trials(
+    draft: Draft, readers: Sequence[Draft], grid: Grid, diagnostics: Diagnostics
+) -> MetricRequest:
     """Choose the trials across cells, and check the places of networks along trainings."""
     request = draft.request
     if request.over == "across":
@@ -123,20 +140,25 @@ def _of_trials(draft: Draft, grid: Grid, diagnostics: Diagnostics) -> MetricRequ
                 diagnostics.add(item, f"{draft.path}.at", mistake)
     if not diagnostics.is_broken(draft.path):
         places = [len(places_in(request.at, one)) if request.at else 1 for one in trainings]
-        _check_count(draft, request, places, len(grid.seeds), diagnostics)
+        num = _counted(draft, request, places, len(grid.seeds), diagnostics)
+        if num is not None:
+            _fit((draft, *readers), num, "", diagnostics)
     return request
 
 
-def _check_count(
+def _counted(
     draft: Draft,
     request: MetricRequest,
     places: Sequence[int],
     num_seeds: int,
     diagnostics: Diagnostics,
-) -> None:
-    """Note a request that gives a job of some cell too few networks. `places` are the numbers of
-    places along the trainings of each cell.
+) -> int | None:
+    """Return how many networks a job has, in the cell where these are the fewest. Note a request
+    that gives a job too few, and return None. `places` are the numbers of places along the
+    trainings of each cell.
     """
+    if request.over in _ALONE:
+        return _ALONE[request.over]
     fewest, name = draft.metric.min_trials, request.name
     by_pairs, few = draft.metric.over == "pair", min(places)
     key = "where"
@@ -151,25 +173,25 @@ def _check_count(
         if by_pairs and len(set(places)) > 1:
             differ = "gives trials of some cells more networks than others; write networks"
             diagnostics.add(draft.node("at"), f"{draft.path}.at", differ)
-    elif request.over == "cell":
+    else:
         key = "runs" if request.runs else "modes" if request.modes else "at"
         chosen = request.runs or request.modes or num_seeds
         if chosen > num_seeds:
             message = too_many(chosen, num_seeds)
             diagnostics.add(draft.written(key), f"{draft.path}.{key}", message)
-            return
+            return None
         found = chosen * few
         message = f"gives a job {counted(found, 'network')}; {name} needs at least"
-    else:
-        return
-    if found < fewest:
-        less = f"{message} {fewest}{fewer(draft.metric, found)}"
-        diagnostics.add(draft.given.get(key, draft.node(key).place), f"{draft.path}.{key}", less)
-    elif unfit := _unfit(draft, found):
-        diagnostics.add(draft.written(unfit[0]), f"{draft.path}.{unfit[0]}".rstrip("."), unfit[1])
+    if found >= fewest:
+        return _ALONE.get(draft.metric.over, found)
+    less = f"{message} {fewest}{fewer(draft.metric, found)}"
+    diagnostics.add(draft.given.get(key, draft.node(key).place), f"{draft.path}.{key}", less)
+    return None
 
 
-def _named(draft: Draft, grid: Grid, diagnostics: Diagnostics) -> MetricRequest:
+def _named(
+    draft: Draft, readers: Sequence[Draft], grid: Grid, diagnostics: Diagnostics
+) -> MetricRequest:
     """Find the networks that a request names, and check their number."""
     request, metric = draft.request, draft.metric
     node, path, across = draft.keys["networks"], f"{draft.path}.networks", request.over == "across"
@@ -186,9 +208,8 @@ def _named(draft: Draft, grid: Grid, diagnostics: Diagnostics) -> MetricRequest:
             message = "names the same network twice" + in_cell(point) * (not across)
             diagnostics.add((node.items or [node])[twice], where, message + "; each once")
             break
-        if unfit := _unfit(draft, sum(map(len, each))):
-            where, message = f"{draft.path}.{unfit[0]}".rstrip("."), unfit[1]
-            diagnostics.add(draft.written(unfit[0]), where, message + in_cell(point) * (not across))
+        here = in_cell(point) * (not across)
+        if not _fit((draft, *readers), sum(map(len, each)), here, diagnostics):
             break
     chosen = [(one.cell, one.seed) for one in networks if one.cell is not None]
     if chosen and metric.one_model and (mistake := models_mistake(chosen, grid.points)):
@@ -196,14 +217,22 @@ def _named(draft: Draft, grid: Grid, diagnostics: Diagnostics) -> MetricRequest:
     return replace(request, networks=networks)
 
 
-def _unfit(draft: Draft, num: int) -> Finding | None:
-    """Return why a request cannot measure so many networks together."""
-    return None if draft.is_open else networks_mistake(draft.metric, draft.args(), num)
+def _fit(drafts: Sequence[Draft], num: int, here: str, diagnostics: Diagnostics) -> bool:
+    """Say whether requests can measure so many networks together; note why not."""
+    found = [
+        (draft, unfit)
+        for draft in drafts
+        if not draft.is_open and (unfit := networks_mistake(draft.metric, draft.args(), num))
+    ]
+    for draft, (name, message) in found:
+        path = f"{draft.path}.{name}".rstrip(".")
+        diagnostics.add(draft.written(name), path, message + here)
+    return not found
 
 
 def _wrong_number(found: int, metric: Metric, name: str) -> str | None:
     """Say that a metric needs another number of networks; None if it does not."""
-    exactly = {"trial": 1, "pair": 2}.get(metric.over)
+    exactly = _ALONE.get(metric.over)
     if found == exactly if exactly else found >= metric.min_trials:
         return None
     wanted = f"exactly {exactly}" if exactly else f"at least {metric.min_trials}"

@@ -235,7 +235,8 @@ class Metric:
       against the recipe of a cell and its data set. What they find is reported as a mistake of the
       sweep.
     - `of_networks`: ``rule(args, num)`` checks the arguments against the number of networks of a
-      job. `for_fewer`: the metric of one network that is named to who asks for it with one.
+      job, or of the job whose artifact it reads. `for_fewer`: the metric of one network that is
+      named to who asks for it with one.
     - `untypical`: values of arguments with which it measures something else than its name says (a
       curve of no bends is not trained). Such a way has the plain name only if there is no other.
     - `one_model`: it compares or joins weights; its networks must have as many parameters.

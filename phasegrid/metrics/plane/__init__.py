@@ -12,7 +12,7 @@ from pydantic import Field
 from phasegrid.declare import MAX_COUNT, UNIT_OF_LOSS, Column, Finding, Metric, later
 from phasegrid.estimates import FLOAT, Guess, Measurement, evaluation_bytes, passes
 from phasegrid.metrics.ranges import Count, NonNegative
-from phasegrid.metrics.simplex.vertices import Vertex, unknown_connector
+from phasegrid.metrics.simplex.vertices import Vertex, unknown_connector, unknown_mode
 
 Resolution = Annotated[int, Field(ge=2, le=MAX_COUNT)]
 
@@ -39,11 +39,11 @@ class PlaneArgs:
     the grid goes (a margin of 0.35 holds all of it).
 
     BatchNorm statistics are recomputed at every point from at most `refresh_examples` training
-    examples. The loss is evaluated on `examples` of each set, drawn once; null: all of them. The
-    regularised loss is the loss + weight_decay/2 |w|^2; a `weight_decay` of null is that with which
-    the curve was trained, and without a curve there is no regularised loss. (The
-    published code adds a sum of norms instead of their squares, which is not the loss that it
-    minimises.)
+    examples, unless the complex has ``batch_norm: saved``. The loss is evaluated on `examples` of
+    each set, drawn once; null: all of them. The regularised loss is the loss + weight_decay/2
+    |w|^2; a `weight_decay` of null is that with which the curve was trained, and without a curve
+    there is no regularised loss. (The published code adds a sum of norms instead of their squares,
+    which is not the loss that it minimises.)
     """
 
     points: Resolution = 21
@@ -161,6 +161,11 @@ def _fits_complex(args: Mapping[str, Any], complex_: Mapping[str, Any]) -> Findi
     return None if unknown is None else ("vertices", unknown)
 
 
+def _has_modes(args: Mapping[str, Any], num: int) -> Finding | None:
+    unknown = unknown_mode(args["vertices"] or (), num)
+    return None if unknown is None else ("vertices", unknown)
+
+
 def _list(name: str, doc: str) -> Column:
     return Column(name, "list<float64>", "", doc)
 
@@ -179,6 +184,7 @@ PLANE = Metric(
     label="Plane",
     reads=("curve", "complex"),
     of_only={"bend": ("curve",), "vertices": ("complex",)},
+    of_networks=_has_modes,
     source_rules={"curve": _fits_curve, "complex": _fits_complex},
     cost=_cost,
     memory=_memory,

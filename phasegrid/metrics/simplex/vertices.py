@@ -32,12 +32,12 @@ def unknown_connector(asked: Iterable[str], complex_args: Mapping[str, Any]) -> 
     """Say which connector a complex that is measured with these arguments will not have. How many
     modes it will have depends on the cell.
     """
-    num = complex_args["connectors"]
-    for name in asked:
-        if name[0] == "c" and int(name[1:]) >= num:
-            known = "c0" if num == 1 else f"c0 to c{num - 1}"
-            return f"found {name}, but the complex has connectors: {num}; allowed: {known}"
-    return None
+    return _unknown(asked, "c", "connectors", complex_args["connectors"])
+
+
+def unknown_mode(asked: Iterable[str], num: int) -> str | None:
+    """Say which mode a complex of `num` networks will not have."""
+    return _unknown(asked, "w", "modes", num)
 
 
 def edges_among(
@@ -50,3 +50,11 @@ def edges_among(
     """
     joined = {edge for simplex in simplexes for edge in combinations(sorted(simplex), 2)}
     return [edge for edge in combinations(sorted(places), 2) if edge in joined]
+
+
+def _unknown(asked: Iterable[str], letter: str, what: str, num: int) -> str | None:
+    for name in asked:
+        if name[0] == letter and int(name[1:]) >= num:
+            known = f"{letter}0" if num == 1 else f"{letter}0 to {letter}{num - 1}"
+            return f"found {name}, but the complex has {what}: {num}; allowed: {known}"
+    return None

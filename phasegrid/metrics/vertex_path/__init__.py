@@ -10,7 +10,7 @@ from pydantic import Field
 from phasegrid.declare import MAX_COUNT, UNIT_OF_LOSS, Column, Finding, Metric
 from phasegrid.estimates import FLOAT, Guess, Measurement, evaluation, evaluation_bytes
 from phasegrid.metrics.ranges import Count
-from phasegrid.metrics.simplex.vertices import Vertex, unknown_connector
+from phasegrid.metrics.simplex.vertices import Vertex, unknown_connector, unknown_mode
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +23,7 @@ class VertexPathArgs:
     `points` equally spaced points, its end among them, and the path begins at its first vertex.
 
     BatchNorm statistics are recomputed at every point from at most `refresh_examples` training
-    examples.
+    examples, unless the complex has ``batch_norm: saved``.
     """
 
     through: Annotated[tuple[Vertex, ...], Field(min_length=2)] | None = None
@@ -53,10 +53,12 @@ def _cost(job: Measurement) -> Guess:
 
 
 def _fits_complex(args: Mapping[str, Any], complex_: Mapping[str, Any]) -> Finding | None:
-    through = args["through"]
-    if through is None:
-        return None
-    unknown = unknown_connector(through, complex_)
+    unknown = unknown_connector(args["through"] or (), complex_)
+    return None if unknown is None else ("through", unknown)
+
+
+def _has_modes(args: Mapping[str, Any], num: int) -> Finding | None:
+    unknown = unknown_mode(args["through"] or (), num)
     return None if unknown is None else ("through", unknown)
 
 
@@ -118,6 +120,7 @@ VERTEX_PATH = Metric(
     label="Path through vertices",
     reads=("complex",),
     source_rules={"complex": _fits_complex},
+    of_networks=_has_modes,
     rules=(_moves,),
     cost=_cost,
     memory=lambda job: FLOAT * 8 * job.work.num_parameters + evaluation_bytes(job.work),
