@@ -177,8 +177,8 @@ def _counted(
         key = "runs" if request.runs else "modes" if request.modes else "at"
         chosen = request.runs or request.modes or num_seeds
         if chosen > num_seeds:
-            message = too_many(chosen, num_seeds)
-            diagnostics.add(draft.written(key), f"{draft.path}.{key}", message)
+            path = f"{draft.path}.{key}"
+            diagnostics.add(draft.written(key), path, too_many(chosen, num_seeds))
             return None
         found = chosen * few
         message = f"gives a job {counted(found, 'network')}; {name} needs at least"

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from phasegrid.errors import MetricError
 from phasegrid.metrics.measured import Measured, Source
 from phasegrid.metrics.network.left import networks_at
+from phasegrid.metrics.plane.compute import compute as plane
 from phasegrid.metrics.simplex import SimplexArgs, lambda_of_each_connector
 from phasegrid.metrics.simplex import compute as engine
 from phasegrid.metrics.simplex.complexes import Complex
@@ -23,6 +24,7 @@ from phasegrid.metrics.simplex.lambdas import connector_lambdas
 from phasegrid.metrics.simplex.left import read_complex
 from phasegrid.metrics.simplex.volume import log_volume
 from phasegrid.metrics.simplex.wiring import shared
+from phasegrid.metrics.vertex_path.compute import compute as vertex_path
 from phasegrid.models.evaluation import evaluate
 
 
@@ -229,6 +231,22 @@ def test_saved_statistics_are_mixed_as_the_weights_are() -> None:
     norm = between.get_submodule("1")
     torch.testing.assert_close(norm.running_mean, torch.full((6,), 0.125, dtype=torch.float64))
     torch.testing.assert_close(norm.running_var, torch.full((6,), 2.625, dtype=torch.float64))
+
+
+def test_planes_and_paths_of_a_complex_have_its_statistics() -> None:
+    models, data = normalised(), data_for()
+    found = measured(models=models, batch_norm="saved", connectors=1)
+    args = {"batch_size": 20, "batch_norm": "saved"}
+    source = Source(found.artifacts["complex"], "complex", "simplex", args)
+    row: Any = found.rows
+    own = {name: row[f"vertex_{name}"] for name in ("train_loss", "test_loss")}
+    path = vertex_path(models, data, seeded(), [source], through=("w0", "w1", "c0"), points=1)
+    surface = plane(models, data, seeded(), [source], vertices=("w0", "c0", "w1"), points=2)
+    for name, losses in own.items():
+        assert path[name] == pytest.approx(losses, rel=1e-9)
+        assert surface[f"points_{name}"] == pytest.approx(losses, rel=1e-9)
+    first = evaluate(models[0], data.train_inputs, data.train_labels).loss
+    assert path["train_loss"][0] == pytest.approx(first, rel=1e-9)  # type: ignore[index]
 
 
 def test_a_complex_that_is_one_network_has_its_saved_loss() -> None:

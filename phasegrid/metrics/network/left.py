@@ -42,13 +42,27 @@ def networks_at(
     BatchNorm statistics are those of at most `refresh_examples` training examples (None: all),
     which `rng` draws; or mixed ones, if the measurement had ``batch_norm: saved``.
     """
-    batch_size = int(left.args["batch_size"])
-    evaluator = Evaluator(data, None, batch_size)
-    if left.args.get("batch_norm") != "saved":
-        evaluator = make_evaluator(model, data, refresh_examples, batch_size, rng)
+    evaluator = left_evaluator(left.args, model, data, refresh_examples, rng)
     for row in coefficients:
         flat = live_network(model)
         left.place(flat, row)
         if evaluator.refresh_inputs is not None:
-            refresh_batch_norm(flat.module, evaluator.refresh_inputs, batch_size)
+            refresh_batch_norm(flat.module, evaluator.refresh_inputs, evaluator.batch_size)
         yield flat.module
+
+
+def left_evaluator(
+    args: Mapping[str, Any],
+    module: nn.Module,
+    data: Dataset,
+    refresh_examples: int | None,
+    rng: torch.Generator,
+) -> Evaluator:
+    """Return what measures points of what a measurement with the arguments `args` leaves: it
+    recomputes statistics of BatchNorm in networks like `module` from at most `refresh_examples`
+    training examples (None: all), which `rng` draws; with ``batch_norm: saved`` it leaves them.
+    """
+    batch_size = int(args["batch_size"])
+    if args.get("batch_norm") == "saved":
+        return Evaluator(data, None, batch_size)
+    return make_evaluator(module, data, refresh_examples, batch_size, rng)

@@ -22,12 +22,12 @@ from phasegrid.metrics.connectivity.curves import squared_norms, stack_vertices
 from phasegrid.metrics.connectivity.left import LeftCurve, read_curve
 from phasegrid.metrics.measured import Source
 from phasegrid.metrics.network.joining import Rest, place_point, rest_of
+from phasegrid.metrics.network.left import left_evaluator
 from phasegrid.metrics.network.passes import Passes
 from phasegrid.metrics.network.points import (
     Numbers,
     PointEvaluation,
     live_network,
-    make_evaluator,
     numbers_at,
 )
 from phasegrid.metrics.plane import PlaneArgs
@@ -202,8 +202,8 @@ def _measure(
 ) -> list[PointEvaluation]:
     few = _some(data, settings.examples, rng)
     flat = live_network(model)
-    batch = BATCH if points.args is None else int(points.args["batch_size"])
-    evaluator = make_evaluator(flat.module, data, settings.refresh_examples, batch, rng)
+    args = {"batch_size": BATCH} if points.args is None else points.args
+    evaluator = left_evaluator(args, flat.module, data, settings.refresh_examples, rng)
     evaluator = replace(evaluator, data=few)
     passes, measured = Passes(flat, data.scoring), []
     for coefficients in mixes:

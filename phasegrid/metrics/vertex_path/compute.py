@@ -13,11 +13,11 @@ from phasegrid.datasets.dataset import Dataset
 from phasegrid.metrics.connectivity.along import mean_along
 from phasegrid.metrics.connectivity.curves import chords, edge_gram
 from phasegrid.metrics.measured import Source
+from phasegrid.metrics.network.left import left_evaluator
 from phasegrid.metrics.network.passes import Passes
 from phasegrid.metrics.network.points import (
     Numbers,
     live_network,
-    make_evaluator,
     numbers_at,
 )
 from phasegrid.metrics.simplex.left import LeftComplex, read_complex
@@ -109,8 +109,8 @@ def _measure(
     refresh_examples: int | None,
 ) -> dict[str, Numbers]:
     """Return losses and errors at points with the weights `mixes` (T, V)."""
-    flat, batch_size = live_network(model), int(left.args["batch_size"])
-    evaluator = make_evaluator(flat.module, data, refresh_examples, batch_size, rng)
+    flat = live_network(model)
+    evaluator = left_evaluator(left.args, flat.module, data, refresh_examples, rng)
     passes, measured = Passes(flat, data.scoring), []
     for row in mixes:
         left.place(flat, row)
