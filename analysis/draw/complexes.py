@@ -101,10 +101,11 @@ def complex_panels(
 
 def placed(row: Mapping[Any, Any], kind: str) -> Floats:
     """Return the coordinates (N, 3), or (N, 2) of a flat complex, of its ``vertex`` or its
-    ``sample`` points.
+    ``sample`` points; a complex on a line has its second coordinates at 0.
     """
     axes = "xy" if _is_flat(row) else "xyz"
-    return np.array([listed(row, f"{kind}_{axis}") for axis in axes], dtype=float).T
+    found = [listed(row, f"{kind}_{axis}") for axis in axes]
+    return np.array([own or [0.0] * len(found[0]) for own in found], dtype=float).T
 
 
 def _is_flat(row: Mapping[Any, Any]) -> bool:

@@ -61,6 +61,15 @@ def test_a_complex_has_its_vertices_in_space_each_with_its_name() -> None:
     assert "3 axes hold 90 % of the spread" in {text.get_text() for text in ax.texts}
 
 
+def test_a_complex_on_a_line_is_drawn_on_it() -> None:
+    on_line: dict[str, Any] = {"explained_percent": [100.0], "vertex_y": None, "sample_y": None}
+    (ax,) = panels(draw(row(deep=False, **on_line)))
+    drawn = [one for one in ax.collections if isinstance(one, PathCollection)]
+    places = np.concatenate([np.asarray(one.get_offsets()) for one in drawn])
+    assert len(places) == 5
+    assert not places[:, 1].any()
+
+
 def test_a_face_that_two_simplexes_share_is_drawn_once() -> None:
     (ax,) = panels(draw(row()))
     faces = [one for one in ax.collections if isinstance(one, Poly3DCollection)]
