@@ -36,7 +36,8 @@ def naming_inputs(rows: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:
     named = {"modes": modes, **{name: rows[name] for name in ("of", "at", *ways) if name in rows}}
     for name in ("modes", "runs"):
         if name in named and "varied" in rows:
-            varies = rows["varied"].fillna("").str.split("+").map(lambda of, name=name: name in of)
+            varied = rows["varied"].astype(object).fillna("").str.split("+")
+            varies = varied.map(lambda of, name=name: name in of)
             named[name] = named[name].mask(varies)
     more = pd.DataFrame(named, index=rows.index)
     if more.isna().all(axis=None):

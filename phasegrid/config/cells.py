@@ -28,7 +28,7 @@ from phasegrid.config.template import FROM, SECTIONS, TrialTemplate, place_of, p
 from phasegrid.config.ties import Tied, Ties
 from phasegrid.config.types import FIRST_STAGE, GridPoint, Stage
 from phasegrid.config.validate import default_args
-from phasegrid.config.varying import Variation, Varying, token
+from phasegrid.config.varying import Variation, Varying, hashable
 from phasegrid.declare import DatasetFacts, Model, make_part
 from phasegrid.errors import DataError, SweepError
 from phasegrid.jobs import Part
@@ -163,7 +163,7 @@ class CellBuilder:
         self, section: str, name: str, point: Point, tied: Mapping[str, Json]
     ) -> Built | None:
         positions = tuple([point[index] for index in self._axes_of[section]])
-        values = tuple([token(tied[path]) for path in self._tied_of[section]])
+        values = tuple([hashable(tied[path]) for path in self._tied_of[section]])
         key = (section, name, positions, values)
         if key not in self._built:
             self._built[key] = self._build(section, name, point, tied)
@@ -268,7 +268,7 @@ class CellBuilder:
         """
         section = stage.section
         positions = tuple([point[index] for index in self._axes_of[section]])
-        values = tuple([token(tied[path]) for path in self._tied_of[section]])
+        values = tuple([hashable(tied[path]) for path in self._tied_of[section]])
         key = (id(train), section, positions, values)
         if key not in self._stages_built:
             own = self._template.choices[section][""].args

@@ -68,7 +68,7 @@ class Varying:
         """
         if not self._axes and not self._ties:
             return 0
-        key = (*(point[i] for i in self._axes), *(token(tied[path]) for path in self._ties))
+        key = (*(point[i] for i in self._axes), *(hashable(tied[path]) for path in self._ties))
         if key not in self._numbers:
             self._numbers[key] = len(self.found)
             self.found.append(self._variation(point, tied))
@@ -91,7 +91,7 @@ class Varying:
         return self._requests[section], ".".join(parts)
 
 
-def token(value: Json) -> int | float | str:
+def hashable(value: Json) -> int | float | str:
     """Return a hashable form of a value of one field."""
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         return value

