@@ -8,6 +8,7 @@ import torch
 from oracles import expected_calibration_error
 from point_support import dataset, generator, mlp, seeded
 from torch import Tensor, nn
+from torchmetrics.functional.classification import multiclass_calibration_error
 
 from phasegrid.errors import MetricError
 from phasegrid.metrics.accuracy import ACCURACY
@@ -53,6 +54,18 @@ def test_calibration_error_is_that_of_the_loop_over_bins(bins: int) -> None:
     labels = torch.randint(0, 4, (300,), generator=rng)
     expected = expected_calibration_error(logits.softmax(1).tolist(), labels.tolist(), bins)
     assert judge_logits(logits, labels, bins).ece == pytest.approx(expected, abs=1e-14)
+
+
+@pytest.mark.parametrize("bins", [1, 10, 15])
+def test_calibration_error_is_that_of_torchmetrics(bins: int) -> None:
+    rng = generator(bins)
+    logits = 2 * torch.randn(300, 10, generator=rng, dtype=torch.float64)
+    labels = torch.randint(0, 10, (300,), generator=rng)
+    expected = multiclass_calibration_error(
+        logits.softmax(1), labels, num_classes=10, n_bins=bins, norm="l1"
+    )
+    # It sums in float32.
+    assert judge_logits(logits, labels, bins).ece == pytest.approx(float(expected), abs=1e-6)
 
 
 def test_calibration_error_of_known_cases() -> None:
