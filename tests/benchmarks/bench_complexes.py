@@ -27,7 +27,7 @@ from phasegrid.models.fused import read_architecture
 from phasegrid.run.worker.malloc import keep_freed_memory
 from tests.benchmarks.bench_packing import CLASSES
 
-MODES, POINTS, MANY, ROUNDS = 4, 5, 8
+MODES, POINTS, MANY, ROUNDS = 4, 5, 8, 5
 
 PIXELS, IMAGE = (1, 8, 8), (3, 32, 32)
 

@@ -3,13 +3,14 @@
 A pass goes forward and backward through the whole training set once: an epoch of a training is one.
 """
 
-from collections.abc import Callable, Mapping
+import json
+from collections.abc import Callable
 from functools import reduce
 from typing import Any
 
 from phasegrid.declare import later_defaults
-from phasegrid.errors import StoreError
 from phasegrid.jobs import Artifact
+from phasegrid.metrics import METRICS
 from phasegrid.metrics.measured import Passes, joined
 from phasegrid.registry import resolve_metric
 from phasegrid.store.artifacts import inputs_of
@@ -27,13 +28,12 @@ class TimeBehind:
     def __init__(self, store: Store, num_train: Callable[[str], int]) -> None:
         self._store, self._num_train = store, num_train
         self._rows: dict[str, dict[str, Any] | None] = {}
+        self._measurements: dict[str, tuple[str, dict[str, Any]] | None] = {}
 
     def of(self, artifact: Artifact) -> Passes:
-        """Return the passes behind a network or behind what a measurement left, by job; empty if a
-        row of an earlier release does not say, or what an earlier measurement left is gone.
-
-        Raises:
-            StoreError: if one of the jobs behind it is not stored.
+        """Return the passes behind a network or behind what a measurement left, by job; empty if
+        a row of an earlier release does not say, or a row behind it is gone. (What the rows name
+        need not be there.)
         """
         row = self._row(artifact.job)
         if row is None:
@@ -47,25 +47,34 @@ class TimeBehind:
         return {**before, artifact.job: epochs} if before else {}
 
     def _of_measurement(self, artifact: Artifact) -> Passes:
-        try:
-            metric, args = self._store.artifact_facts(artifact)
-        except StoreError:  # nothing is measured from it: what was measured from it is stored
+        found = self._measurement(artifact)
+        if found is None:
             return {}
-        columns = ["trials", "inputs"]
-        rows = self._store.read_table(f"metrics/{metric}", columns, [artifact.job]).to_pylist()
-        if not rows:
-            raise StoreError(f"measuring {artifact.name} of {artifact.job}: it is not stored")
-        read = inputs_of(rows[0]["inputs"]) or [Artifact(key) for key in rows[0]["trials"]]
+        metric, row = found
+        read = inputs_of(row["inputs"]) or [Artifact(key) for key in row["trials"]]
         behind = [self.of(one) for one in read]
         if not all(behind):
             return {}
-        declared = resolve_metric(metric)
-        assert isinstance(args, Mapping)
-        own = 0.0
+        declared, own = resolve_metric(metric), 0.0
         if declared.passes is not None:
-            num_train = self._num_train(rows[0]["trials"][0])
-            own = declared.passes({**later_defaults(declared.args), **args}, num_train)
+            args = {**later_defaults(declared.args), **json.loads(row["args"])}
+            own = declared.passes(args, self._num_train(row["trials"][0]))
         return joined(reduce(joined, behind), {artifact.job: own} if own else {})
+
+    def _measurement(self, artifact: Artifact) -> tuple[str, dict[str, Any]] | None:
+        """Return the metric that left an artifact, and its row; None if that is gone."""
+        if artifact.job not in self._measurements:
+            self._measurements[artifact.job] = self._find(artifact)
+        return self._measurements[artifact.job]
+
+    def _find(self, artifact: Artifact) -> tuple[str, dict[str, Any]] | None:
+        for metric in self._store.metrics():
+            if metric in METRICS and artifact.name not in METRICS[metric].leaves:
+                continue
+            table, columns = f"metrics/{metric}", ["args", "trials", "inputs"]
+            for row in self._store.read_table(table, columns, [artifact.job]).to_pylist():
+                return metric, row
+        return None
 
     def _row(self, key: str) -> dict[str, Any] | None:
         """Return the row of a trial; None if the key is none of a trial."""
