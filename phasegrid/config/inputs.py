@@ -151,6 +151,15 @@ def allowed_over(metric: Metric) -> tuple[str, ...]:
     )
 
 
+def usual_over(metric: Metric, named: bool = False) -> Over:
+    """Return what a request for a metric is over if it does not say so; `named` if it names its
+    networks.
+    """
+    if metric.over == "artifact":
+        return "cell"
+    return metric.over if named else metric.usual_over or metric.over
+
+
 def read_over(
     metric: Metric, keys: Mapping[str, Node], path: str, diagnostics: Diagnostics
 ) -> Over:
@@ -158,7 +167,7 @@ def read_over(
     artifacts ignores it.
     """
     allowed = allowed_over(metric)
-    over: Over = "cell" if metric.over == "artifact" else metric.over
+    over = usual_over(metric, named="networks" in keys)
     if "of" in keys:
         _check_beside_of(metric, keys, path, diagnostics)
         return over

@@ -14,7 +14,7 @@ from pydantic import TypeAdapter
 from phasegrid.config.axes import KEYS, MAX_VALUES, SCALES
 from phasegrid.config.couple import TABLE_KEYS
 from phasegrid.config.figures import NUMBERED_STEM, STANDARD_STEMS
-from phasegrid.config.inputs import allowed_over, keys_of
+from phasegrid.config.inputs import allowed_over, keys_of, usual_over
 from phasegrid.config.networks import PAIRS
 from phasegrid.config.places import EVERY, LOWEST, SWAG
 from phasegrid.config.sections import MAX_SEEDS, MEMORY_PATTERN, NAME_PATTERN
@@ -204,7 +204,7 @@ def _metric_arguments(metric: Metric, definitions: Schema) -> Schema:
     keys: Schema = {
         "id": {"type": "string", "description": "What `of` of another request calls this one."},
         "of": {"type": "string", "description": "The request whose artifacts this one reads."},
-        "over": {"enum": list(allowed_over(metric)), "default": metric.over},
+        "over": {"enum": list(allowed_over(metric)), "default": usual_over(metric)},
         "at": _PLACES,
         "where": {"type": "object", "minProperties": 1},
         "stage": {"type": "string", "description": "The training that it is about, not the last."},

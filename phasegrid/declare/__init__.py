@@ -222,7 +222,8 @@ class Metric:
     a generator, which yields after every update: on a GPU the jobs of a pack take turns.
 
     - `over`: what one job measures. `min_trials`: the fewest trials that it needs. `pairs`: the
-      default choice of pairs.
+      default choice of pairs. `usual_over`: what a job of a request measures that says neither
+      ``over`` nor ``networks``, if it is not `over`: a metric of cells may usually be over a trial.
     - `takes`: the task that its data must have (a key of `phasegrid.tasks.TASKS`, or ``any``).
     - `heavy`: it trains something. Each job gets its own pack; where ``compute_many`` can compute
       them together, all jobs of a cell share one.
@@ -295,6 +296,7 @@ class Metric:
     through: str | None = None
     of_only: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     untypical: Mapping[str, Json] = field(default_factory=dict)
+    usual_over: Literal["trial", "pair"] | None = None
 
     def __post_init__(self) -> None:
         for name in ("leaves", "reads"):

@@ -9,6 +9,7 @@ from phasegrid.metrics.bleu import BLEU
 from phasegrid.metrics.cka import CKA
 from phasegrid.metrics.connectivity import CONNECTIVITY
 from phasegrid.metrics.decision import DECISION
+from phasegrid.metrics.directions import DIRECTIONS
 from phasegrid.metrics.distance import DISTANCE
 from phasegrid.metrics.ensemble import ENSEMBLE
 from phasegrid.metrics.espro import ESPRO
@@ -45,5 +46,6 @@ METRICS: dict[str, Metric] = {
     "decision": DECISION,
     "trace": TRACE,
     "swag_curves": SWAG_CURVES,
+    "directions": DIRECTIONS,
 }
 """In the order in which figures and tables show them."""

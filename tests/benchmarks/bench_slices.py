@@ -19,8 +19,9 @@ from torch.autograd import DeviceType
 from torch.nn.functional import cross_entropy
 from torch.profiler import ProfilerActivity, profile
 
+from phasegrid.metrics.directions.drawing import draw_directions
+from phasegrid.metrics.directions.scaling import normalise
 from phasegrid.metrics.slice.compute import symmetric_axis
-from phasegrid.metrics.slice.directions import draw_directions, normalise
 from phasegrid.metrics.slice.evaluation import MovingNetwork, make_examples, measure_slice
 from phasegrid.models.evaluation import evaluate
 from phasegrid.models.resnet import make

@@ -24,15 +24,12 @@ from phasegrid.errors import MetricError
 from phasegrid.estimates import Workload
 from phasegrid.jobs import MetricJob, Part
 from phasegrid.metrics import METRICS
+from phasegrid.metrics.directions.drawing import draw_directions
+from phasegrid.metrics.directions.eigenvectors import top_eigenvectors
+from phasegrid.metrics.directions.scaling import cosine, normalise
 from phasegrid.metrics.hessian.operator import HessianOperator
 from phasegrid.metrics.slice import SLICE, SliceArgs
 from phasegrid.metrics.slice.compute import compute, count_stationary, symmetric_axis
-from phasegrid.metrics.slice.directions import (
-    cosine,
-    draw_directions,
-    normalise,
-    top_eigenvectors,
-)
 from phasegrid.metrics.slice.evaluation import MovingNetwork, make_examples, measure_slice
 from phasegrid.models import resnet, transformer
 from phasegrid.models.evaluation import evaluate
@@ -572,7 +569,7 @@ def test_a_direction_with_nothing_left_is_refused() -> None:
 def test_a_plane_needs_two_eigenvectors() -> None:
     module = seeded(lambda: nn.Sequential(nn.Linear(1, 1, bias=False), Doubling()))
     data = dataset(torch.ones(4, 1, dtype=torch.float64), torch.zeros(4, dtype=torch.int64), 2)
-    with pytest.raises(MetricError, match=r"2 eigenvectors were asked for.*use dimensions: 1"):
+    with pytest.raises(MetricError, match=r"2 eigenvectors were asked for.*ask for at most 1"):
         measure(module, data, directions="hessian")
     assert measure(module, data, directions="hessian", dimensions=1)["eigenvalues"]
 

@@ -18,16 +18,12 @@ from torch import Tensor, nn
 from phasegrid.datasets.dataset import Dataset
 from phasegrid.errors import MetricError
 from phasegrid.keys import stream_seed
+from phasegrid.metrics.directions.drawing import draw_directions
+from phasegrid.metrics.directions.eigenvectors import Eigenvectors, top_eigenvectors
+from phasegrid.metrics.directions.scaling import cosine, normalise
 from phasegrid.metrics.hessian.operator import with_right_products
 from phasegrid.metrics.network.points import finite_or_none
 from phasegrid.metrics.slice import SliceArgs
-from phasegrid.metrics.slice.directions import (
-    Eigenvectors,
-    cosine,
-    draw_directions,
-    normalise,
-    top_eigenvectors,
-)
 from phasegrid.metrics.slice.evaluation import Examples, MovingNetwork, make_examples, measure_slice
 from phasegrid.models.network_state import copy_network
 from phasegrid.models.weights import has_batch_norm, num_parameters, parameter_slices

@@ -1,74 +1,18 @@
-"""Draw directions through the trained weights w at random or take them from the Hessian, and scale
-them to the size of w.
+"""Scale directions to the size of the trained weights, and compare them.
 
 Letters: P trainable parameters, D directions.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from phasegrid.errors import MetricError
-from phasegrid.metrics.hessian import HessianArgs
-from phasegrid.metrics.hessian.basis import rademacher
-from phasegrid.metrics.hessian.lanczos import lanczos
-from phasegrid.metrics.hessian.operator import HessianOperator
 from phasegrid.models.weights import ParameterSlice
 
-
-@dataclass(frozen=True, slots=True)
-class Eigenvectors:
-    """Unit eigenvectors (D, P) of the D largest eigenvalues, in falling order, and |H v - lambda v|
-    of each.
-    """
-
-    vectors: Tensor
-    eigenvalues: list[float]
-    residuals: list[float]
-    hvp_method: str
-
-
-def draw_directions(num: int, weights: Tensor, rng: torch.Generator) -> Tensor:
-    """Draw `num` independent Gaussian directions (D, P) on the device of `rng`; return them in the
-    dtype and on the device of `weights` (P,).
-
-    The first of several directions is the one that would be drawn alone.
-    """
-    drawn = [
-        torch.randn(len(weights), generator=rng, dtype=weights.dtype, device=rng.device)
-        for _ in range(num)
-    ]
-    return torch.stack(drawn).to(weights.device)
-
-
-def top_eigenvectors(H: HessianOperator, num: int, rng: torch.Generator) -> Eigenvectors:
-    """Find the eigenvectors of the `num` largest eigenvalues (algebraic) by one Lanczos run.
-
-    It has the defaults of the metric ``hessian``: 40 steps or more, until the largest eigenvalue is
-    known to 1e-3; residuals show how well the others are known. Deterministic in `rng`.
-
-    Raises:
-        AsymmetryError: if the products are not those of a symmetric matrix.
-        MetricError: if there are fewer parameters than directions.
-    """
-    if H.size < num:
-        raise MetricError(
-            f"slice: {num} eigenvectors were asked for, but the network has {H.size} trainable"
-            " parameter; use dimensions: 1"
-        )
-    like, usual = H.parameters[0], HessianArgs()
-    start = rademacher(H.size, rng, like.dtype, like.device)
-    spectrum = lanczos(H, start, usual.steps, rng, usual.tolerance)
-    places = range(-1, -num - 1, -1)
-    return Eigenvectors(
-        torch.stack([spectrum.ritz_vector(place) for place in places]),
-        [float(spectrum.ritz_values[place]) for place in places],
-        [float(spectrum.residuals[place]) for place in places],
-        H.method,
-    )
+_CHUNK = 1 << 20  # columns turned to float64 at a time
 
 
 def normalise(
@@ -107,6 +51,26 @@ def normalise(
             " no parameter has two dimensions (try normalize: none)"
         )
     return scaled
+
+
+def inner_products(vectors: Tensor) -> Tensor:
+    """Return the inner products (D, D) of vectors (D, P), summed in float64, on the CPU."""
+    found = torch.zeros(len(vectors), len(vectors), dtype=torch.float64, device=vectors.device)
+    for start in range(0, vectors.shape[1], _CHUNK):
+        columns = vectors[:, start : start + _CHUNK].double()
+        found += columns @ columns.t()
+    return found.cpu()
+
+
+def cosines(products: Tensor) -> Tensor:
+    """Return the cosines (D, D) of the angles between vectors with these inner products (D, D); NaN
+    where one of both is zero.
+
+    >>> cosines(torch.tensor([[4.0, 2.0], [2.0, 4.0]], dtype=torch.float64))[0].tolist()
+    [1.0, 0.5]
+    """
+    norms = products.diagonal().sqrt()
+    return products / torch.outer(norms, norms)
 
 
 def cosine(a: Tensor, b: Tensor) -> float:

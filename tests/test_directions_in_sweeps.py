@@ -1,0 +1,98 @@
+"""Requests for directions: which networks a job has, what it leaves, and every mistake in them."""
+
+from pathlib import Path
+
+import pytest
+from test_reading_requests import HEAD, mistakes
+
+from phasegrid.config.load import load_sweep
+from phasegrid.estimates import Measurement, Workload
+from phasegrid.jobs import MetricJob
+from phasegrid.metrics.directions import DIRECTIONS
+from phasegrid.plan.plan import make_plan
+
+
+def jobs(folder: Path, *metrics: str) -> list[MetricJob]:
+    path = folder / "s.yaml"
+    path.write_text(HEAD + "".join(f"  - {metric}\n" for metric in metrics), encoding="utf-8")
+    return list(make_plan(load_sweep(path)).cells[0].metric_jobs)
+
+
+def places(job: MetricJob) -> list[str]:
+    return [artifact.name for artifact in job.reads]
+
+
+BAD = {
+    "one network": (
+        "directions: {along: [to_1]}",
+        "9:26: metrics.0.directions.along.0: found to_1, which needs 2 networks, but a job has"
+        " 1 network; write networks, or over: trajectory with at, or over: cell",
+    ),
+    "two networks": (
+        "directions: {along: [gradient, to_2], over: trajectory, at: [2, 4]}",
+        "9:36: metrics.0.directions.along.1: found to_2, which needs 3 networks, but a job has"
+        " 2 networks; write networks, or over: trajectory with at, or over: cell",
+    ),
+    "a checkpoint that is not kept": (
+        "directions: {along: [to_1], over: trajectory, at: [0, 3]}",
+        "9:59: metrics.0.directions.at: train publishes no checkpoint after epoch 3; it publishes"
+        " 0, 2, 4, ...",
+    ),
+    "a checkpoint of a named network that is not kept": (
+        "directions: {along: [to_1], networks: [{seed: 0, at: 3}, {seed: 1}]}",
+        "9:58: metrics.0.directions.networks.0.at: train publishes no checkpoint after epoch 3; it"
+        " publishes 0, 2, 4, ...",
+    ),
+    "no direction": (
+        "directions: {along: [north]}",
+        "9:26: metrics.0.directions.along.0: found 'north'; allowed: gradient, weights, and numbered"
+        " gaussian_0, gaussian_1, ..., to_1, to_2, ...",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_mistake_in_directions_is_told_with_its_place(tmp_path: Path, name: str) -> None:
+    metric, told = BAD[name]
+    assert mistakes(tmp_path, metric) == [told]
+
+
+def test_directions_are_over_a_trial_unless_a_request_says_otherwise(tmp_path: Path) -> None:
+    by_trial = jobs(tmp_path, "directions")
+    assert [len(job.trials) for job in by_trial] == [1, 1]
+    assert {job.request.over for job in by_trial} == {"trial"}
+    at_places = jobs(tmp_path, "directions: {at: [0, 2]}")
+    assert [places(job) for job in at_places] == [["weights@epoch-0"], ["weights@epoch-2"]] * 2
+    of_cell = jobs(tmp_path, "directions: {along: [to_1], over: cell}")
+    assert [len(job.trials) for job in of_cell] == [2]
+
+
+def test_directions_to_later_checkpoints_are_one_job_of_a_training(tmp_path: Path) -> None:
+    metric = "directions: {along: [to_1, to_2], over: trajectory, at: [2, 0, 4]}"
+    found = jobs(tmp_path, metric)
+    expected = ["weights@epoch-2", "weights@epoch-0", "weights@epoch-4"]
+    assert [places(job) for job in found] == [expected] * 2
+
+
+def test_directions_between_named_networks_have_the_first_as_base(tmp_path: Path) -> None:
+    metric = "directions: {along: [to_1], networks: [{seed: 1, at: 2}, {seed: 0}]}"
+    (job,) = jobs(tmp_path, metric)
+    assert job.request.over == "cell"
+    assert places(job) == ["weights@epoch-2", "weights"]
+    assert len(job.trials) == 2
+
+
+def test_what_directions_cost_grows_with_what_is_asked() -> None:
+    work = Workload(1000, 100, 10, 5000, 10_000, 200)
+
+    def job(**args: object) -> Measurement:
+        usual = {"along": ["gaussian_0"], "gradient_examples": None, "batch_norm": "as_saved"}
+        return Measurement(work, {**usual, **args})
+
+    assert DIRECTIONS.cost is not None
+    assert DIRECTIONS.disk is not None
+    plain, gradient = job(), job(along=["gaussian_0", "gradient"])
+    few = job(along=["gradient"], gradient_examples=100)
+    assert DIRECTIONS.cost(plain).seconds < DIRECTIONS.cost(few).seconds
+    assert DIRECTIONS.cost(few).seconds < DIRECTIONS.cost(gradient).seconds
+    assert DIRECTIONS.disk(gradient) == 3 * 4 * 5000  # two directions and the weights
