@@ -7,6 +7,7 @@ Only `load_sweep` can check grids, plug-ins and rules between fields.
 
 import inspect
 from collections.abc import Collection, Mapping
+from dataclasses import is_dataclass
 from typing import Any
 
 from pydantic import TypeAdapter
@@ -111,7 +112,9 @@ def _arguments(owner: type, definitions: Schema) -> Schema:
 
 
 def _documented(owner: type) -> Schema:
-    return {"description": inspect.cleandoc(owner.__doc__ or owner.__name__)}
+    """Return what a dataclass and those whose arguments it shares say of themselves."""
+    texts = [one.__doc__ or "" for one in owner.__mro__ if is_dataclass(one)]
+    return {"description": "\n\n".join(map(inspect.cleandoc, texts)) or owner.__name__}
 
 
 def _part(kind: Kind, owners: Mapping[str, type], definitions: Schema) -> Schema:

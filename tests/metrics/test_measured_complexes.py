@@ -16,8 +16,9 @@ from phasegrid.errors import MetricError
 from phasegrid.metrics.measured import Measured, Source
 from phasegrid.metrics.network.left import networks_at
 from phasegrid.metrics.plane.compute import compute as plane
-from phasegrid.metrics.simplex import SimplexArgs, lambda_of_each_connector
+from phasegrid.metrics.simplex import SimplexArgs
 from phasegrid.metrics.simplex import compute as engine
+from phasegrid.metrics.simplex.arguments import lambda_of_each_connector
 from phasegrid.metrics.simplex.complexes import Complex
 from phasegrid.metrics.simplex.dimension import log_height, num_sound
 from phasegrid.metrics.simplex.lambdas import connector_lambdas
