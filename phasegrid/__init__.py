@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from phasegrid.declare import Shown
     from phasegrid.run.planned import Planned
     from phasegrid.run.result import RunResult
+    from phasegrid.store.alone import Alone
     from phasegrid.store.results import Results
     from phasegrid.store.store import Store
 
@@ -204,7 +205,7 @@ def _measure(
     networks: Sequence[str],
     settings: Sequence[str],
     args: Mapping[str, object],
-) -> tuple[str, str]:
+) -> "Alone":
     from phasegrid.run.measure import measure_networks
 
     return measure_networks(store, metric, networks, settings, args)

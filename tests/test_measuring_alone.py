@@ -78,6 +78,22 @@ def test_what_is_stored_is_not_measured_again(results: Results) -> None:
     first = results.measure("cka", [a, b], ["examples=32"])
     again = results.measure("cka", [a, b], examples=32)
     assert first["created_at"].tolist() == again["created_at"].tolist()
+    assert (first.attrs["was_stored"], again.attrs["was_stored"]) == (False, True)
+
+
+def test_networks_drawn_from_moments_are_measured_as_in_a_sweep(tmp_path: Path) -> None:
+    collect = {"name": "swag", "from_epoch": 1}
+    asked = {"ensemble": {"over": "cell", "at": "swag", "points": 2}}
+    assert run(tmp_path, asked, collect=collect).exit_code == 0
+    results = phasegrid.open(str(tmp_path))
+    a, b = keys(results, 2)
+    found = results.measure("ensemble", [f"{a}@swag", f"{b}@swag"], points=2)
+    assert found["key"][0] in set(results.metric("ensemble", sweep="alone")["key"])
+    assert found.attrs["was_stored"]
+    with pytest.raises(PhasegridError, match="found @swag beside other networks"):
+        results.measure("ensemble", [f"{a}@swag", b])
+    with pytest.raises(PhasegridError, match="hessian draws no networks"):
+        results.measure("hessian", [f"{a}@swag"])
 
 
 def test_the_command_prints_what_python_returns(results: Results) -> None:
@@ -86,8 +102,9 @@ def test_the_command_prints_what_python_returns(results: Results) -> None:
     done = CliRunner().invoke(app, asked)
     row = results.measure("accuracy", [f"{a}@epoch-0"])
     assert done.exit_code == 0, done.output
-    assert f"key {row['key'][0]}" in done.output
-    assert f"test_loss {row['test_loss'][0]:.6g}\n" in done.output
+    assert f"key {row['key'][0]}, measured now" in done.output
+    assert f"test_loss {row['test_loss'][0]:.6g} nats\n" in done.output
+    assert f"key {row['key'][0]}, stored before" in CliRunner().invoke(app, asked).output
     (told,) = json.loads(CliRunner().invoke(app, [*asked, "--json"]).stdout)
     assert told["test_loss"] == pytest.approx(row["test_loss"][0], rel=1e-9)
 
@@ -96,6 +113,7 @@ BAD: list[tuple[str, list[str], dict[str, object], str]] = [
     ("distance", ["{a}", "{c}"], {}, "different numbers of parameters"),
     ("distance", ["{a}@7", "{b}"], {}, "the trial has no weights@epoch-7; it has weights, weights@epoch-0"),
     ("distance", ["{a}@averaged", "{b}"], {}, "the trial has no averaged"),
+    ("ensemble", ["{a}@swag", "{b}@swag"], {}, "the trial has no swag"),
     ("distance", ["{a}"], {}, "found 1 network; it needs exactly 2"),
     ("distance", ["{a}", "{b}", "{c}"], {}, "found 3 networks; it needs exactly 2"),
     ("distance", ["{a}", "{a}"], {}, "twice; each once"),

@@ -22,8 +22,8 @@ def measure(
         list[str],
         typer.Argument(
             metavar="KEY[@PLACE]...",
-            help="Keys of trials, or their beginnings; @5 (an epoch), @update-300 or @averaged for"
-            " a network along a training.",
+            help="Keys of trials, or their beginnings; @5 (an epoch), @update-300, @averaged or"
+            " @swag (drawn from moments) for a network along a training.",
         ),
     ],
     settings: Annotated[
@@ -48,7 +48,8 @@ def measure(
     if as_json:
         echo(table_text(rows, as_json))
         return
-    echo(f"key {rows['key'].iloc[0]}")
+    how = "stored before" if rows.attrs["was_stored"] else "measured now"
+    echo(f"key {rows['key'].iloc[0]}, {how}")
     echo(_numbers(rows, metric))
 
 
@@ -64,8 +65,9 @@ def _numbers(rows: "pd.DataFrame", metric: str) -> str:
     (row,) = rows.to_dict("records")
     if row["outcome"] != "done":
         return f"{row['outcome']}: {row['reason']}"
-    units = {c.name: c.unit if c.unit != UNIT_OF_LOSS else "" for c in shown}
-    return "\n".join(f"{c.name} {_short(row[c.name])} {units[c.name]}".rstrip() for c in shown)
+    units = {UNIT_OF_LOSS: rows.attrs["unit_of_loss"]}
+    lines = (f"{c.name} {_short(row[c.name])} {units.get(c.unit, c.unit)}" for c in shown)
+    return "\n".join(map(str.rstrip, lines))
 
 
 def _short(value: object) -> str:

@@ -9,6 +9,7 @@ from phasegrid.config.diagnostics import Diagnostics
 from phasegrid.config.inputs import Draft
 from phasegrid.config.mapping import NAME as MAPPING
 from phasegrid.config.merge import read_sweep
+from phasegrid.config.places import SWAG
 from phasegrid.config.references import References
 from phasegrid.config.requests import check_data_of_metrics, read_metrics
 from phasegrid.config.rules import fewer, networks_mistake
@@ -19,7 +20,7 @@ from phasegrid.config.validate import check_keys, fields_of, resolve_field
 from phasegrid.config.yaml import Node, Place
 from phasegrid.declare import import_function, later_defaults
 from phasegrid.errors import SweepError
-from phasegrid.jobs import Part, Trial
+from phasegrid.jobs import MOMENTS, Artifact, Part, Trial
 from phasegrid.keys import canonical_json
 from phasegrid.registry import resolve_dataset
 from phasegrid.texts import counted, either
@@ -28,10 +29,14 @@ _PLACE = Place(MAPPING)
 
 
 def read_alone(
-    metric: str, args: Mapping[str, object], settings: Sequence[str], trials: Sequence[Trial]
+    metric: str,
+    args: Mapping[str, object],
+    settings: Sequence[str],
+    trials: Sequence[Trial],
+    networks: Sequence[Artifact],
 ) -> tuple[MetricRequest, list[Trial], tuple[UserCode, ...]]:
     """Return the request for a `metric` with its arguments (and `settings` ``path=value`` over
-    them), the trials of the measured networks, one for each, and the plug-in that it is.
+    them), the trials of the measured `networks`, one for each, and the plug-in that it is.
 
     ``dataset`` among the arguments says where the data is, as in a sweep: ``dataset.path=FILE``.
 
@@ -45,6 +50,7 @@ def read_alone(
     located = _located(entries.pop("dataset", None), trials, diagnostics)
     own = fields_of(references.metric(metric).args)
     entries = check_keys(replace(root, value=entries), [*own, "dataset"], "", diagnostics)
+    entries = {**entries, **_place(metric, networks)}
     listed = Node([Node({metric: Node(entries, _PLACE)}, _PLACE)], _PLACE)
     drafts = read_metrics(listed, MAX_SEEDS, references, diagnostics)
     diagnostics.raise_if_any(f"measuring {metric}")
@@ -57,6 +63,16 @@ def read_alone(
         raise SweepError(f"measuring {metric}: {mistake}")
     request = with_through(request, draft.metric, draft.args(), points, joined=points)
     return request, located, references.code
+
+
+def _place(metric: str, networks: Sequence[Artifact]) -> dict[str, Node]:
+    """Return the place that a sweep would name where networks are drawn from moments."""
+    drawn = [network.name == MOMENTS for network in networks]
+    if any(drawn) and not all(drawn):
+        raise SweepError(
+            f"measuring {metric}: found @{SWAG} beside other networks; allowed: all, or none"
+        )
+    return {"at": Node(SWAG, _PLACE)} if any(drawn) else {}
 
 
 def _located(node: Node | None, trials: Sequence[Trial], diagnostics: Diagnostics) -> list[Trial]:

@@ -6,22 +6,28 @@ from collections.abc import Mapping, Sequence
 import torch
 
 from phasegrid.config.alone import read_alone
+from phasegrid.config.places import SWAG
 from phasegrid.errors import MetricError, StoreError, SweepError
-from phasegrid.jobs import AVERAGED, WEIGHTS, Artifact
+from phasegrid.jobs import AVERAGED, MOMENTS, WEIGHTS, Artifact
 from phasegrid.keys import canonical_json
 from phasegrid.packs import Pack
 from phasegrid.plan.measurements import Measurements
+from phasegrid.registry import declared_objective
 from phasegrid.run import code_changes
 from phasegrid.run.executors.base import PackOptions
 from phasegrid.run.networks import stored_trials
 from phasegrid.run.worker.pack import do
+from phasegrid.run.worker.trained import objective_name
+from phasegrid.store.alone import Alone
 from phasegrid.store.artifacts import digests_of
 from phasegrid.store.store import Store
 from phasegrid.texts import counted
 
 _NETWORK = re.compile(
-    rf"([0-9a-f]{{4,32}})(?:@(?:(?:epoch-)?(?P<epoch>\d+)|(?P<place>update-\d+|{AVERAGED})))?"
+    rf"([0-9a-f]{{4,32}})(?:@(?:(?:epoch-)?(?P<epoch>\d+)|(?P<place>update-\d+|{AVERAGED}|{SWAG})))?"
 )
+_NAMED = {AVERAGED: AVERAGED, SWAG: MOMENTS}
+"""The artifacts of a collector, as they are asked for."""
 
 
 def measure_networks(
@@ -30,12 +36,13 @@ def measure_networks(
     networks: Sequence[str],
     settings: Sequence[str] = (),
     args: Mapping[str, object] | None = None,
-) -> tuple[str, str]:
-    """Measure stored networks, if they are not yet; return the name of the metric's table and the
-    key of the measurement. It is the key that ``networks`` of a sweep gives it.
+) -> Alone:
+    """Measure stored networks, if they are not yet. The key of the measurement is that which
+    ``networks`` of a sweep gives it.
 
     Each network is the key of a trial, or its beginning, with ``@`` and a place along the training:
     ``d41d8c@5`` (or ``@epoch-5``), ``@update-300``, ``@averaged``; without one, its final weights.
+    With ``@swag`` networks are drawn from the moments that its collector left.
 
     Raises:
         SweepError, DataError: if there is a mistake in what is asked, or the data is not there.
@@ -44,7 +51,7 @@ def measure_networks(
     """
     found = [_network(store, text) for text in networks]
     trials = stored_trials(store, [one.job for one in found])
-    request, trials, code = read_alone(metric, args or {}, settings, trials)
+    request, trials, code = read_alone(metric, args or {}, settings, trials, found)
     _refuse_twice(store, metric, networks, found)
     code_changes.refuse_changes(code_changes.find_changes(store, code), store)
     code_changes.keep_code(store, code)
@@ -57,7 +64,8 @@ def measure_networks(
         (outcome,) = do(pack, store, place)
         if outcome.status == "failed":
             raise MetricError(f"measuring {metric}: {outcome.error}")
-    return request.name, jobs[-1].key
+    unit = declared_objective(objective_name(trials[0])).unit
+    return Alone(request.name, jobs[-1].key, outcome.status == "already", unit)
 
 
 def _refuse_twice(
@@ -81,11 +89,11 @@ def _network(store: Store, text: str) -> Artifact:
     if match is None:
         raise SweepError(
             f"measuring {text!r}: allowed: the key of a trial or its beginning, from 4 digits, and"
-            f" @ with a place along its training: @5, @update-300, @{AVERAGED}"
+            f" @ with a place along its training: @5, @update-300, @{AVERAGED}, @{SWAG}"
         )
     key = _key(store, match[1])
     place = match["place"] or (match["epoch"] and f"epoch-{int(match['epoch'])}")
-    name = WEIGHTS if place is None else AVERAGED if place == AVERAGED else f"{WEIGHTS}@{place}"
+    name = WEIGHTS if place is None else _NAMED.get(place, f"{WEIGHTS}@{place}")
     if why := _why_none(store, Artifact(key, name)):
         raise StoreError(f"measuring {text}: {why}")
     return Artifact(key, name)
@@ -110,5 +118,9 @@ def _why_none(store: Store, network: Artifact) -> str | None:
     if store.has_artifact(network):
         return None
     left = digests_of(row["artifacts"]) or {}
-    networks = [one for one in left if one == AVERAGED or one.startswith(f"{WEIGHTS}@")]
-    return f"the trial has no {network.name}; it has {', '.join([WEIGHTS, *networks])}"
+    asked = {name: place for place, name in _NAMED.items()}
+    networks = [
+        asked.get(one, one) for one in left if one in asked or one.startswith(f"{WEIGHTS}@")
+    ]
+    missing = asked.get(network.name, network.name)
+    return f"the trial has no {missing}; it has {', '.join([WEIGHTS, *networks])}"

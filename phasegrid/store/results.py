@@ -21,6 +21,7 @@ from phasegrid.declare import FigureRequest, Shown
 from phasegrid.errors import StoreError
 from phasegrid.jobs import WEIGHTS, Artifact, Part
 from phasegrid.keys import Json
+from phasegrid.store.alone import Measure
 from phasegrid.store.asked import in_words
 from phasegrid.store.failures import is_fallback, read_failures
 from phasegrid.store.lost import why_not_left
@@ -45,13 +46,6 @@ Variants: TypeAlias = Callable[
 ]
 """Names the ways of measuring of a metric's rows in a sweep, from the rows, the plan and what
 users' metrics declare.
-"""
-
-Measure: TypeAlias = Callable[
-    [Store, str, Sequence[str], Sequence[str], Mapping[str, object]], tuple[str, str]
-]
-"""Measures stored networks by a metric, with settings and arguments; returns the name of the
-metric's table and the key of the measurement.
 """
 
 
@@ -284,12 +278,13 @@ class Results:
         self, metric: str, networks: Sequence[str], settings: Sequence[str] = (), **args: object
     ) -> pd.DataFrame:
         """Measure stored networks by a metric, here and now, and return the rows of this
-        measurement; if it is stored already, nothing is measured.
+        measurement; if it is stored already, nothing is measured (``attrs["was_stored"]`` says
+        it, ``attrs["unit_of_loss"]`` the unit of losses).
 
-        A network is the key of a trial, or its beginning, with ``@5``, ``@update-300`` or
-        ``@averaged`` for one along its training. The arguments of the metric are given by name, or
-        as ``settings``, ``epochs=20``; so is where the data is, where that is not the default:
-        ``dataset.path=FILE``. The measurement has the key that a sweep would give it.
+        A network is the key of a trial, or its beginning, with ``@5``, ``@update-300``,
+        ``@averaged`` or ``@swag`` for one along its training. The arguments of the metric are given
+        by name, or as ``settings``, ``epochs=20``; so is where the data is, where that is not the
+        default: ``dataset.path=FILE``. The measurement has the key that a sweep would give it.
 
             results.measure("connectivity", [a, b], epochs=20)
 
@@ -299,8 +294,10 @@ class Results:
         """
         if self.measuring is None:
             raise StoreError(f"measuring in {self.store.url}: open it with phasegrid.open(...)")
-        name, key = self.measuring(self.store, metric, networks, settings, args)
-        return self._rows(name, [key])
+        done = self.measuring(self.store, metric, networks, settings, args)
+        rows = self._rows(done.metric, [done.key])
+        rows.attrs |= {"was_stored": done.was_stored, "unit_of_loss": done.unit_of_loss}
+        return rows
 
     def counts(self) -> pd.DataFrame:
         """Return for each sweep how many cells and trials it plans, and how many are stored, done
