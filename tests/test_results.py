@@ -129,6 +129,18 @@ def test_a_metric_is_placed_in_the_cell_that_holds_all_its_trials(
     assert set(toy["num_trials"]) == {1, 2}
 
 
+def test_rows_of_a_sweep_are_in_order_of_load_temperature_and_seeds(
+    results: Results, store: Store
+) -> None:
+    for name in "dbac":
+        _put_metric(store, f"of {name}", [name], rows=2)
+    rows = results.metric("sharpness", "toy")
+    places = [*zip(rows["load"], rows["seeds"].map(tuple), rows["value"], strict=True)]
+    assert len(places) == 8
+    assert places == sorted(places)
+    assert rows.index.tolist() == list(range(8))
+
+
 def test_a_metric_of_a_shared_trial_is_in_both_cells(results: Results, store: Store) -> None:
     _put_metric(store, "single", ["b"])
     _put_metric(store, "pair", ["b", "d"])

@@ -86,6 +86,19 @@ def with_trials(rows: pd.DataFrame, plan: pd.DataFrame) -> pd.DataFrame:
     )
 
 
+_ORDER = ("load", "load_label", "temperature", "temperature_label", "seeds", "facet", "variant")
+_LAST = ("epoch", "key")
+
+
+def ordered(rows: pd.DataFrame) -> pd.DataFrame:
+    """Sort rows by load, temperature, seeds, and then by what else tells measurements apart. Rows
+    of one measurement keep their order; those of no cell come last.
+    """
+    names = [name for name in (*_ORDER, *_LAST) if name in rows and rows[name].notna().any()]
+    keys = rows[names].assign(seeds=rows["seeds"].map(tuple))
+    return rows.loc[keys.sort_values(names, kind="stable").index].reset_index(drop=True)
+
+
 def stages_of(plan: pd.DataFrame) -> dict[str, str]:
     """Return the stage of each planned trial by its key, as ``a/b`` where plans name it
     differently; empty where no plan has stages.

@@ -29,6 +29,7 @@ from phasegrid.store.placing import (
     WAYS,
     in_cells,
     newest,
+    ordered,
     placed,
     stages_of,
     with_first_seeds,
@@ -136,7 +137,8 @@ class Results:
 
     def metric(self, name: str, sweep: str | None = None) -> pd.DataFrame:
         """Return the rows of a metric; with `sweep`, only the rows of that sweep's planned
-        measurements, each with its cell, load, temperature and facet.
+        measurements, each with its cell, load, temperature and facet, in order of load,
+        temperature and seeds.
 
         A sweep plans the measurements that its file asked for when it last ran. Measurements of the
         same cells with other arguments, another version of the metric or other trials are left out.
@@ -188,9 +190,9 @@ class Results:
         stages = stages_of(plan)
         if stages:
             rows = rows.assign(stage=rows["trial_a"].map(stages))
-        if self.variants is None:
-            return rows
-        return rows.assign(variant=self.variants(metric, rows, plan, self.declared()))
+        if self.variants is not None:
+            rows = rows.assign(variant=self.variants(metric, rows, plan, self.declared()))
+        return ordered(rows)
 
     def _rows(self, metric: str, keys: list[str] | None) -> pd.DataFrame:
         frame = _frame(self.store.read_table(f"metrics/{metric}", keys=keys))
