@@ -104,6 +104,14 @@ def test_load_temperature_facet_and_couple_give_arguments_together() -> None:
     assert args_of(plan, "ensemble", "points") == [[3]] * 4 + [[5]] * 4
 
 
+def test_an_id_with_a_hyphen_is_a_name_in_paths_and_expressions() -> None:
+    metrics = [{"simplex": {"id": "my-id"}}]
+    load, couple = axis("metrics.my-id.connectors", 1, 2), "3 * metrics.my-id.connectors"
+    plan = make_plan(sweep(metrics, load=load, couple={"metrics.my-id.epochs": couple}))
+    args = [job.metric.args for cell in plan.cells for job in cell.metric_jobs]
+    assert [(one["connectors"], one["epochs"]) for one in args] == [(1, 3), (2, 6)]
+
+
 def test_an_axis_of_lists_gives_lists() -> None:
     load = axis("metrics.simplex.volume_lambda", 0.1, [0.2, 0.3])
     plan = make_plan(sweep([{"simplex": {"connectors": 2}}], load=load))
@@ -241,6 +249,16 @@ REFUSED: dict[str, tuple[list[Any], dict[str, Any], str]] = {
         [{"cka": {"over": "across"}}],
         {"load": axis("metrics.cka.examples", 8, 16), "temperature": axis("train.lr", 0.1, 0.2)},
         "load.param: 'cka' is measured across cells, so no cell of an axis has it",
+    ),
+    "what reads what is measured across cells": (
+        [{"connectivity": {"id": "curve", "over": "across"}}, {"plane": {"of": "curve"}}],
+        {"load": axis("metrics.plane.points", 3, 5)},
+        "load.param: 'plane' is measured across cells, so no cell of an axis has it; ask for it",
+    ),
+    "an id with a dot": (
+        [{"cka": {"id": "my.id"}}],
+        {"couple": {"metrics.my.id.examples": "2 * model.width"}},
+        "couple.metrics.my.id.examples: the id 'my.id' has a dot, which ends a name in a path;",
     ),
     "two names of one request": (
         [BEND],

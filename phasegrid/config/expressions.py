@@ -20,8 +20,9 @@ from phasegrid.keys import Json, canonical_json
 
 _TOKEN = re.compile(
     r"\s*(?:(?P<number>(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)(?![\w.])"
-    r"|(?P<field>[A-Za-z_]\w*(?:\.\w+)*)|(?P<operator>[*/]))"
+    r"|(?P<field>metrics\.[\w-]+(?:\.\w+)*|[A-Za-z_]\w*(?:\.\w+)*)|(?P<operator>[*/]))"
 )
+"""Ids of requests for metrics may have hyphens."""
 _MAX_LENGTH = 1000
 LARGEST = 1e300
 

@@ -154,6 +154,10 @@ class TrialTemplate:
         if section in self.unnamed:
             return f"{name!r} {self.unnamed[section]}"
         names = [one.partition(".")[2] for one in self.requests]
+        whole = ".".join([name, *parts, ""])
+        dotted = next((one for one in names if "." in one and whole.startswith(f"{one}.")), None)
+        if dotted:
+            return f"the id {dotted!r} has a dot, which ends a name in a path; write it without one"
         allowed = (
             f"an id or the name of a request of metrics: {', '.join(names) or 'there is none'}"
         )

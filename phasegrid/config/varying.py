@@ -145,7 +145,10 @@ def with_requests(
         elif indices[0] not in read:
             unnamed[section] = "has a mistake of its own"
         elif _is_across(read[indices[0]][1], drafts):
-            unnamed[section] = "is measured across cells, so no cell of an axis has it"
+            unnamed[section] = (
+                "is measured across cells, so no cell of an axis has it; ask for it once for each"
+                " value instead, each time with an id of its own"
+            )
         else:
             named[section] = read[indices[0]]
     options = {section: {"": _option(draft)} for section, (_, draft) in named.items()}
