@@ -94,7 +94,7 @@ CASES = [
     ({"train": "{momentm: 1}"}, "train.momentm", "did you mean 'momentum'"),
     ({"train": "{nesterov: 1}"}, "train.nesterov", "found 1; allowed: true or false"),
     ({"train": "{nesterov: yes}"}, "train.nesterov", "found 'yes'; allowed: true or false"),
-    ({"train": "{betas: [0.9]}"}, "train.betas", r"found \[0.9\]; allowed: a longer list"),
+    ({"train": "{betas: [0.9]}"}, "train.betas", r"found \[0.9\]; allowed: a list of 2"),
     ({"train": "{betas: [0.9, 1]}"}, "train.betas.1", "found 1; allowed: less than 1"),
     ({"train": "{batch_size: null}"}, "train.batch_size", "found null; allowed: an integer"),
     ({"train": "{stop: {patiense: 1}}"}, "train.stop.patiense", "did you mean 'patience'"),

@@ -44,10 +44,14 @@ SWEEP: dict[str, Any] = {
 @pytest.mark.parametrize(
     ("asked", "told"),
     [
+        (
+            {"plane": {"of": "grown", "vertices": ["w0", "c0"]}},
+            "metrics.1.plane.vertices: found w0, c0; a plane goes through three vertices, each once",
+        ),
         ({"plane": {"of": "grown"}}, "metrics.1.plane.vertices: found none; of a complex, write"),
         (
             {"plane": {"of": "grown", "vertices": ["w0", "c0", "w0"]}},
-            "metrics.1.plane.vertices: found w0, c0, w0; allowed: three vertices, each once",
+            "metrics.1.plane.vertices: found w0, c0, w0; a plane goes through three",
         ),
         (
             {"plane": {"of": "grown", "vertices": ["w0", "c2", "w1"]}},

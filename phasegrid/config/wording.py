@@ -24,7 +24,6 @@ _ALLOWED: Mapping[str, str] = {
     "list_type": "a list",
     "dict_type": "a mapping",
     "none_required": "null",
-    "missing": "a longer list",
 }
 _BOUNDS: Mapping[str, tuple[str, str]] = {
     "greater_than": ("gt", "greater than"),
@@ -71,7 +70,8 @@ def _follow(node: Node, loc: tuple[int | str, ...]) -> tuple[tuple[str, ...], No
 def _message(details: list[Any], node: Node) -> str:
     bounded = [d for d in details if d["type"] in _BOUNDS]
     chosen = bounded or details  # "out of bounds" for the right type says more than "wrong type"
-    allowed = list(dict.fromkeys(_allowed(detail) for detail in chosen))
+    lacks = sum(detail["type"] == "missing" for detail in chosen)
+    allowed = list(dict.fromkeys(_allowed(detail, node, lacks) for detail in chosen))
     message = f"found {plain_text(node.plain())}; allowed: {' or '.join(allowed)}"
     if isinstance(node.value, str):
         choices = [
@@ -84,7 +84,7 @@ def _message(details: list[Any], node: Node) -> str:
     return message
 
 
-def _allowed(detail: Any) -> str:
+def _allowed(detail: Any, node: Node, lacks: int) -> str:
     kind, context = detail["type"], detail.get("ctx", {})
     if kind == "literal_error":
         return str(context["expected"])
@@ -95,6 +95,8 @@ def _allowed(detail: Any) -> str:
         return f"{words} {int(limit) if whole else limit}"
     if kind == "string_pattern_mismatch":
         return f"text of the form {context['pattern']}"
+    if kind == "missing" and node.items is not None:
+        return f"a list of {len(node.items) + lacks}"
     if kind == "too_short":
         return f"at least {context['min_length']} items"
     if kind == "too_long":

@@ -54,7 +54,7 @@ class PlaneArgs:
     points_2: Resolution | None = later(None)
     margin_2: NonNegative | None = later(None)
     weight_decay: NonNegative | None = later(None)
-    vertices: tuple[Vertex, Vertex, Vertex] | None = later(None)
+    vertices: tuple[Vertex, ...] | None = later(None)
 
 
 SCALED = 1.5
@@ -155,8 +155,9 @@ def _fits_complex(args: Mapping[str, Any], complex_: Mapping[str, Any]) -> Findi
     three = args["vertices"]
     if three is None:
         return "vertices", "found none; of a complex, write three of its vertices: [w0, c0, w1]"
-    if len(set(three)) < 3:
-        return "vertices", f"found {', '.join(three)}; allowed: three vertices, each once"
+    if len(three) != 3 or len(set(three)) < 3:
+        found = ", ".join(three) or "none"
+        return "vertices", f"found {found}; a plane goes through three vertices, each once"
     unknown = unknown_connector(three, complex_)
     return None if unknown is None else ("vertices", unknown)
 
