@@ -3,6 +3,9 @@
 import difflib
 from collections.abc import Iterable, Sequence
 
+MOST_LISTED, NEAREST = 16, 5
+"""The most names that a message lists, and how many it has of more."""
+
 
 def duration(seconds: float) -> str:
     """Write seconds as a person would: ``42 s``, ``3 min 05 s``, ``7 h 12 min``, ``3 d 4 h``.
@@ -24,6 +27,22 @@ def suggest(found: str, allowed: Iterable[str]) -> str:
     """Return ``; did you mean 'x'?`` if one of `allowed` resembles `found`, else an empty text."""
     close = difflib.get_close_matches(found, list(allowed), n=1, cutoff=0.6)
     return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def listed(names: Iterable[str], found: str, all_of: str = "") -> str:
+    """List names; of very many, those that resemble `found`, and say where there are `all_of` them.
+
+    >>> listed(["t", "loss"], "los"), listed([f"c{n}" for n in range(99)], "c50", "schema")
+    ('t, loss', 'c50, c5, c0, c95, c90 and 94 others (schema)')
+    """
+    known = list(names)
+    if len(known) <= MOST_LISTED:
+        return ", ".join(known)
+    inside = [name for name in known if found and found in name]
+    close = difflib.get_close_matches(found, known, n=NEAREST, cutoff=0.0)
+    near = list(dict.fromkeys([*inside, *close]))[:NEAREST]
+    where = f" ({all_of})" if all_of else ""
+    return f"{', '.join(near)} and {len(known) - len(near)} others{where}"
 
 
 def counted(count: int, noun: str) -> str:

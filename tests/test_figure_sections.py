@@ -193,7 +193,7 @@ CASES = [
     (
         "[rows: {name: a, metric: connectivity, x: t, y: [train_loss, los]}]",
         "figures.0.rows.y.1",
-        "found 'los'; allowed: a column of connectivity: .*train_loss",
+        r"found 'los'; allowed: a column of connectivity: .*_loss and \d\d others \(phasegrid schema",
     ),
     (
         "[rows: {name: a, metric: connectivity, x: s, y: [train_loss]}]",

@@ -71,6 +71,18 @@ BAD = {
         "ensemble: {of: bent, over: cell, runs: 0}",
         "10:44: metrics.1.ensemble.runs: found 0; allowed: an integer, at least 1",
     ),
+    "a misspelt key of requests": (
+        "connectivity: {pars: first}",
+        "10:20: metrics.1.connectivity.pars: found the key 'pars'; allowed: curve, bends, epochs,"
+        " lr, momentum, batch_size, weight_decay, init, points, refresh_examples, updates, precision,"
+        " augment, refresh_augment, swag_from_epoch, swag_rank, pairs, id, over, at, where, stage,"
+        " networks; did you mean 'pairs'?",
+    ),
+    "a curve without bends": (
+        "connectivity: {curve: segment}",
+        "10:27: metrics.1.connectivity.curve: found 'segment'; allowed: bezier, polychain or"
+        " random_segment; bends: 0 is the straight segment",
+    ),
     "unknown over": (
         "accuracy: {over: trajectry, at: [2]}",
         "10:22: metrics.1.accuracy.over: found 'trajectry'; allowed: trial, trajectory; did you mean"

@@ -71,6 +71,8 @@ def test_it_knows_every_section_and_every_built_in_name(schema: dict[str, Any]) 
     for name in (*DATASETS, *MODELS, *METRICS):
         assert f'"{name}"' in text
     assert "spectral density" in text  # docstrings become descriptions
+    for metric in METRICS.values():
+        assert all(f"\\n- {column.name}: " in text for column in metric.columns)
 
 
 def test_a_good_sweep_is_accepted_and_loads(schema: dict[str, Any], tmp_path: Path) -> None:

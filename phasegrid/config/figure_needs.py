@@ -6,10 +6,11 @@ from functools import cache
 from typing import Any
 
 from phasegrid.declare import FigureKind, Finding
+from phasegrid.figures.checks import ALL_COLUMNS
 from phasegrid.figures.quantities import TRIAL_COLUMNS, TRIALS, names_of
 from phasegrid.metrics import METRICS
 from phasegrid.registry import declared_metric, identity
-from phasegrid.texts import suggest
+from phasegrid.texts import listed, suggest
 
 _BUILT_IN = (TRIALS, *METRICS)
 _SHARED = ("at", "id", "modes", "networks", "of", "over", "runs", "stage")
@@ -38,7 +39,7 @@ def unmet_needs(
     for quantity in dict.fromkeys(quantities):
         name = quantity.partition("[")[0]
         if name not in given:
-            allowed = f"allowed: {', '.join(given)}"
+            allowed = f"allowed: {listed(given, name, ALL_COLUMNS)}"
             if name in givers:
                 why = f"which metric {givers[name]} gives, but metrics does not ask for it"
                 yield _argument(args, quantity), f"found {quantity!r}, {why}; {allowed}"

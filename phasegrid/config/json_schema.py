@@ -23,7 +23,7 @@ from phasegrid.config.stages import MAX_STAGES, OPTIMIZERS
 from phasegrid.config.stages import NAME_PATTERN as STAGE_NAME
 from phasegrid.config.types import Need, RunOptions
 from phasegrid.datasets import DATASETS
-from phasegrid.declare import Metric
+from phasegrid.declare import Column, Metric
 from phasegrid.figures import FIGURES
 from phasegrid.jobs import AVERAGED
 from phasegrid.keys import Json
@@ -215,7 +215,14 @@ def _metric_arguments(metric: Metric, definitions: Schema) -> Schema:
         "networks": {"type": "array", "minItems": 1, "items": _NETWORK},
     }
     properties |= {key: keys[key] for key in keys_of(metric)}
-    return {**arguments, "properties": properties}
+    rows = "\n".join([f"- {column.name}: {_measured(column)}" for column in metric.columns])
+    description = f"{arguments['description']}\n\nColumns:\n\n{rows}"
+    return {**arguments, "description": description, "properties": properties}
+
+
+def _measured(column: Column) -> str:
+    """Say what a column holds, and its unit."""
+    return f"{column.doc} ({column.unit})" if column.unit else column.doc
 
 
 def _figures(definitions: Schema) -> Schema:

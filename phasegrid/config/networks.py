@@ -64,10 +64,10 @@ def take_choice(
             message = "found beside networks, which says all of it; leave it out"
             diagnostics.add_key(node, f"{path}.{key}", message)
         return Node(rest, args.place, args.key_place), Choice()
-    if "pair" in (over, metric.over) and "pairs" in rest:
+    if "pairs" in choice_keys(metric, over) and "pairs" in rest:
         pairs = _read_pairs(rest.pop("pairs"), pairs, f"{path}.pairs", diagnostics)
     modes = runs = None
-    if over == "cell" and "modes" in rest:
+    if "modes" in choice_keys(metric, over) and "modes" in rest:
         fewest = 1 if "at" in keys else metric.min_trials
         node = rest.pop("modes")
         if node.value is not None:
@@ -81,6 +81,12 @@ def take_choice(
             message = f"found with {beside}; it is for over: cell, without modes; leave it out"
             diagnostics.add_key(keys["runs"], f"{path}.runs", message)
     return Node(rest, args.place, args.key_place), Choice(pairs, modes, runs)
+
+
+def choice_keys(metric: Metric, over: Over) -> tuple[str, ...]:
+    """Return the keys that `take_choice` removes from the arguments of a request."""
+    pairs = ("pairs",) if "pair" in (over, metric.over) else ()
+    return (*pairs, "modes") if over == "cell" else pairs
 
 
 def _read_pairs(

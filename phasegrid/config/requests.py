@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 
 from phasegrid.config.cell_mistakes import in_cell
 from phasegrid.config.diagnostics import Diagnostics
-from phasegrid.config.inputs import Draft, link, read_id, read_over, take_keys
-from phasegrid.config.networks import take_choice
+from phasegrid.config.inputs import Draft, keys_of, link, read_id, read_over, take_keys
+from phasegrid.config.networks import choice_keys, take_choice
 from phasegrid.config.places import ALLOWED_AT, read_places, read_stage
 from phasegrid.config.references import References
 from phasegrid.config.rules import fewer, metric_mistake, mistakes_of
@@ -115,11 +115,12 @@ def _metric(
     args, keys = take_keys(args, metric, below, diagnostics)
     over = read_over(metric, keys, below, diagnostics)
     args, choice = take_choice(args, keys, metric, over, num_seeds, below, diagnostics)
+    beside = (*choice_keys(metric, over), *keys_of(metric))
     if args.mapping is None:
-        allowed = f"a mapping with the keys {', '.join(fields_of(metric.args))}"
+        allowed = f"a mapping with the keys {', '.join((*fields_of(metric.args), *beside))}"
         diagnostics.add(args, below, f"found {plain_text(args.plain())}; allowed: {allowed}")
         return None
-    resolved = resolve_args(metric.args, args, below, diagnostics, varied)
+    resolved = resolve_args(metric.args, args, below, diagnostics, varied, beside)
     if not varied:
         _check_metric(metric, resolved, args, below, diagnostics)
     alone = over in ("trial", "pair", "cell") and not {"of", "networks"} & keys.keys()

@@ -82,9 +82,11 @@ def resolve_args(
     path: str,
     diagnostics: Diagnostics,
     elsewhere: Collection[str] = (),
+    beside: Collection[str] = (),
 ) -> dict[str, Json]:
     """Resolve a mapping of arguments; note mistakes and leave their fields at the default. Those
-    that are given `elsewhere` may be missing.
+    that are given `elsewhere` may be missing. Other keys are allowed `beside` them, but have been
+    taken out.
     """
     resolved = default_args(owner)
     known = fields_of(owner)
@@ -92,7 +94,7 @@ def resolve_args(
     assert entries is not None
     for name, entry in entries.items():
         if name not in known:
-            diagnostics.add_key(entry, f"{path}.{name}", unknown_key(name, known))
+            diagnostics.add_key(entry, f"{path}.{name}", unknown_key(name, [*known, *beside]))
             continue
         value = resolve_field(known[name], entry, f"{path}.{name}", diagnostics)
         if value is not INVALID:

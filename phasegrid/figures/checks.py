@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 from pydantic import Field
 
 from phasegrid.declare import Finding, Grid
-from phasegrid.texts import suggest
+from phasegrid.texts import listed, suggest
 
 Stem = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
 Quantities = Annotated[tuple[str, ...], Field(min_length=1)]
@@ -24,6 +24,8 @@ PLACES = ("cell", "load", "temperature", "seed_a", "seed_b", *ALONG)
 """The columns that the rows of every metric have beside those that it declares."""
 
 
+ALL_COLUMNS = "phasegrid schema describes the columns of metrics"
+
 NUMBERS = ("float64", "int64", "bool")
 """The types of columns that hold one number for each row."""
 
@@ -34,7 +36,8 @@ def unknown_column(
     """Report a column that the rows of a metric do not have. `columns` are types by name."""
     if columns is not None and column not in (*columns, *PLACES):
         known = [*columns, *PLACES]
-        message = f"found {column!r}; allowed: a column of {metric}: {', '.join(known)}"
+        names = listed(known, column, ALL_COLUMNS)
+        message = f"found {column!r}; allowed: a column of {metric}: {names}"
         yield argument, message + suggest(column, known)
 
 
@@ -44,7 +47,8 @@ def no_number(
     """Report a column that the rows of a metric do not have, or that holds no single numbers."""
     yield from unknown_column(argument, column, metric, columns)
     if columns and columns.get(column, NUMBERS[0]) not in NUMBERS:
-        known = ", ".join(name for name, kind in columns.items() if kind in NUMBERS)
+        numbers = [name for name, kind in columns.items() if kind in NUMBERS]
+        known = listed(numbers, column, ALL_COLUMNS)
         message = f"found {column!r}, which holds {_held(columns, column)}; allowed: single numbers"
         yield argument, f"{message}: {known}"
 
@@ -63,7 +67,7 @@ def no_points(
     kinds = (over, "grids")[: 1 if x is None else 2] if over == "lists" else ("single numbers",)
     for argument, y in items("y", ys):
         if y in held and over and held[y] not in kinds:
-            known = ", ".join(name for name, kind in held.items() if kind in kinds)
+            known = listed([n for n, kind in held.items() if kind in kinds], y, ALL_COLUMNS)
             message = f"found {y!r}, which holds {held[y]}, over {x or 'members'}, {over}"
             yield argument, f"{message}; allowed: {kinds[0]}: {known}"
 

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
+from pydantic_core import PydanticCustomError
 
 from phasegrid.declare import MAX_COUNT, UNIT_OF_LOSS, Column, Finding, Metric, later
 from phasegrid.estimates import (
@@ -20,6 +21,14 @@ from phasegrid.estimates import (
 from phasegrid.metrics.augmentation import Augment, augments_images
 from phasegrid.metrics.ranges import Count, Momentum, NonNegative, Positive
 from phasegrid.train.collectors import moments_numbers
+
+
+def _not_a_segment(value: object) -> object:
+    """Refuse the name of what is no shape of a curve, but a curve without bends."""
+    if value in ("segment", "straight", "linear", "line"):
+        allowed = "bezier, polychain or random_segment; bends: 0 is the straight segment"
+        raise PydanticCustomError("segment", allowed)
+    return value
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +80,9 @@ class ConnectivityArgs:
     is the far end of a random segment.
     """
 
-    curve: Literal["bezier", "polychain", "random_segment"] = "bezier"
+    curve: Annotated[
+        Literal["bezier", "polychain", "random_segment"], BeforeValidator(_not_a_segment)
+    ] = "bezier"
     bends: Annotated[int, Field(ge=0, le=64)] = 1
     epochs: Count = 50
     lr: Positive = 0.01
