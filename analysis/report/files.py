@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from phasegrid.analysis.draw.diagrams import rows_of
 from phasegrid.analysis.draw.panels import facet_title, rows_of_quantity
-from phasegrid.analysis.report.findings import BOOTSTRAP_SEED, Findings
+from phasegrid.analysis.report.findings import Findings
+from phasegrid.analysis.report.rankings import in_words, ranked
 from phasegrid.analysis.report.requested import Requested
 from phasegrid.analysis.report.tables import (
     latex,
@@ -17,7 +17,6 @@ from phasegrid.analysis.report.tables import (
     text_table,
     wide_table,
 )
-from phasegrid.analysis.stats.correlations import rank_correlations
 from phasegrid.analysis.tables.quantities import seven
 
 
@@ -83,14 +82,19 @@ def write_tables(found: Findings, folder: Path) -> list[Path]:
 
 def _write_correlations(found: Findings, folder: Path) -> list[Path]:
     """Write how each quantity correlates over the cells with performance, the first panel's."""
-    rng = np.random.default_rng(BOOTSTRAP_SEED)
-    table = rank_correlations(found.table, seven(found.grid.task)[0], rng)
+    table = ranked(found.table, seven(found.grid.task)[0])
     table["quantity"] = table["quantity"].map(found.called)
     csv, text = folder / "correlations.csv", folder / "correlations.md"
     table.to_csv(csv, index=False)
-    shown = table.set_index("quantity").map(lambda x: f"{x:.2f}" if isinstance(x, float) else x)
-    text.write_text(markdown(shown, "Spearman's rank correlation over cells"), encoding="utf-8")
+    shown = in_words(table).set_index("quantity")
+    text.write_text(markdown(shown, RANKED), encoding="utf-8")
     return [csv, text]
+
+
+RANKED = (
+    "Rank correlations over cells: Spearman's rho, Kendall's tau-b, rho given the axes (95% of a"
+    " bootstrap over cells)"
+)
 
 
 def _write_labels(found: Findings, folder: Path) -> list[Path]:

@@ -18,6 +18,7 @@ from phasegrid.figures.fields import FIELDS
 from phasegrid.figures.matrix import MATRIX
 from phasegrid.figures.overlay import OVERLAY
 from phasegrid.figures.planes import PLANES
+from phasegrid.figures.ranking import RANKING
 from phasegrid.figures.table import TABLE
 from phasegrid.registry import identity
 
@@ -182,4 +183,5 @@ FIGURES: Mapping[str, FigureKind] = {
     "planes": PLANES,
     "complex": COMPLEX,
     "fields": FIELDS,
+    "ranking": RANKING,
 }
