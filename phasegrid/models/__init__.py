@@ -10,6 +10,7 @@ from pydantic import Field
 from phasegrid.declare import Model, later, locator
 from phasegrid.models.shapes import (
     depth_fits_blocks,
+    depth_is_6n_plus_2,
     depth_is_6n_plus_4,
     heads_divide_width,
     lenet5_fits,
@@ -107,6 +108,22 @@ class PreResNetArgs:
     depth: Annotated[int, Field(ge=8, le=10_000)] = 110
     width: Width = 16
     block: Literal["bottleneck", "basic"] = "bottleneck"
+
+
+@dataclass(frozen=True, slots=True)
+class ResNetCifarArgs:
+    """The residual network for small images of He et al. 2016, section 4.2: `depth` = 6n + 2 layers
+    (20, 32, 44, 56, 110), activations after additions, in three stages of k, 2k, 4k channels (k =
+    `width`).
+
+    `shortcut` where the shape changes: a 1x1 convolution with BatchNorm (``conv``, as in the
+    published codes of Li et al. 2018 and Yao et al. 2020), or zeros in new channels (``pad``,
+    option A of He et al.). ``none``: no shortcut in any block.
+    """
+
+    depth: Annotated[int, Field(ge=8, le=10_000)] = 32
+    width: Width = 16
+    shortcut: Literal["conv", "pad", "none"] = "conv"
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,6 +290,13 @@ MODELS: dict[str, Model] = {
         count=f"{_COUNTING}:count_preresnet",
         smallest_image=1,
         rules=(depth_fits_blocks,),
+    ),
+    "resnet_cifar": Model(
+        ResNetCifarArgs,
+        "phasegrid.models.resnet:make_cifar",
+        count=f"{_COUNTING}:count_resnet_cifar",
+        smallest_image=1,
+        rules=(depth_is_6n_plus_2,),
     ),
     "wide_resnet": Model(
         WideResNetArgs,

@@ -9,7 +9,7 @@ attention weights; a layer that overwrites its input keeps nothing of its own.
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -133,15 +133,25 @@ def count_small_cnn(facts: DatasetFacts, *, width: int, batch_norm: bool) -> Mod
 
 def count_resnet18(facts: DatasetFacts, *, width: int) -> ModelCounts:
     """Count ResNet18."""
+    return _resnet(facts, [width, 2 * width, 4 * width, 8 * width], 2, "conv")
+
+
+def count_resnet_cifar(
+    facts: DatasetFacts, *, depth: int, width: int, shortcut: str
+) -> ModelCounts:
+    """Count the residual network of 6n + 2 layers for small images."""
+    return _resnet(facts, [width, 2 * width, 4 * width], blocks_of(depth, "basic"), shortcut)
+
+
+def _resnet(facts: DatasetFacts, widths: Sequence[int], num: int, shortcut: str) -> ModelCounts:
     channels, height, width_px = facts.input_shape
-    layers = [_conv(channels, width, 3, height * width_px, 2)]
-    size = width
-    for stage, stride in enumerate((1, 2, 2, 2)):
-        out = width * 2**stage
-        height, width_px = math.ceil(height / stride), math.ceil(width_px / stride)
-        places = height * width_px
-        layers += [_conv(size, out, 3, places, 2), *[_conv(out, out, 3, places, 2)] * 3]
+    layers, size = [_conv(channels, widths[0], 3, height * width_px, 2)], widths[0]
+    for stage, out in enumerate(widths):
         if stage > 0:
+            height, width_px = math.ceil(height / 2), math.ceil(width_px / 2)
+        places = height * width_px
+        layers += [_conv(size, out, 3, places, 2), *[_conv(out, out, 3, places, 2)] * (2 * num - 1)]
+        if stage > 0 and shortcut == "conv":
             layers.append(_conv(size, out, 1, places, 2))
         size = out
     return _total([*layers, _linear(size, facts.num_classes)])

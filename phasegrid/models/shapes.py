@@ -23,13 +23,11 @@ LENET5_SIDE = 32
 """Height and width of its images, after padding."""
 
 STRIDES = (1, 2, 2)
-"""Strides of the stages of residual networks for small images with activations before
-convolutions.
-"""
+"""Strides of the three stages of residual networks for small images."""
 
 
 def blocks_of(depth: int, block: str) -> int:
-    """Return the number n of blocks in a stage of a pre-activation network.
+    """Return the number n of blocks in a stage of a residual network of three stages.
 
     >>> blocks_of(164, "bottleneck"), blocks_of(158, "basic")
     (18, 26)
@@ -38,7 +36,7 @@ def blocks_of(depth: int, block: str) -> int:
 
 
 LAYERS_OF_BLOCKS = {"bottleneck": 9, "basic": 6}
-"""Layers that a block in each of the three stages adds to a pre-activation network."""
+"""Layers that a block in each of the three stages adds."""
 
 
 def wide_blocks_of(depth: int) -> int:
@@ -100,6 +98,12 @@ def depth_fits_blocks(args: Mapping[str, Any]) -> Finding | None:
     if depth >= layers + 2 and (depth - 2) % layers == 0:
         return None
     return "depth", f"found {depth} with block {block}; allowed: {layers}n + 2 (n = 1, 2, ...)"
+
+
+def depth_is_6n_plus_2(args: Mapping[str, Any]) -> Finding | None:
+    """Find a residual network for small images whose depth is no whole number of blocks."""
+    depth = args["depth"]
+    return None if depth % 6 == 2 else ("depth", f"found {depth}; allowed: 6n + 2 (n = 1, 2, ...)")
 
 
 def depth_is_6n_plus_4(args: Mapping[str, Any]) -> Finding | None:

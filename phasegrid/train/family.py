@@ -103,6 +103,8 @@ class Family:
         """Train to the end, or go on; yield after each piece of work whether it ended an epoch."""
         if not self._members:
             self._begin()
+        if not self.epochs:
+            self._end_epoch()
         while self._groups:
             self._within_epoch = True
             while self._to_do:

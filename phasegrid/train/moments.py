@@ -74,7 +74,7 @@ def moment_of(recipe: Recipe, name: str, per_epoch: int, ran: int | None) -> tup
     if number:
         done = int(number) * (per_epoch if unit == "epoch" else 1)
     update = max(done - 1, 0)
-    when = Moment(update, total, update // per_epoch, per_epoch)
+    when = Moment(update, max(total, 1), update // per_epoch, per_epoch)
     return done / per_epoch, recipe.lr * factor_of(recipe.schedule)(when)
 
 

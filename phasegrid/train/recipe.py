@@ -173,7 +173,8 @@ class Recipe:
     """How a trial is trained.
 
     - `lr`, `weight_decay`: per update. `batch_size`: in examples, unless `batch_unit` says
-      otherwise. `epochs`: passes over the data.
+      otherwise. `epochs`: passes over the data; with 0 the network is measured as it begins, drawn
+      at random or with given weights.
     - `optimizer`: ``sgd`` (with `momentum` and `nesterov`), ``adam`` (`betas`, `adam_eps`; weight
       decay is added to the gradient), ``adamw`` (the same, but weight decay shrinks the weights
       directly) or ``rmsprop``.
@@ -212,7 +213,7 @@ class Recipe:
     adam_eps: Positive = 1e-8
     weight_decay: NonNegative = 5e-4
     batch_size: Annotated[int, Field(ge=1, le=MAX_COUNT)] = 128
-    epochs: Annotated[int, Field(ge=1, le=MAX_COUNT)] = 150
+    epochs: Annotated[int, Field(ge=0, le=MAX_COUNT)] = 150
     drop_last: bool = False
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     schedule: Schedule = field(default_factory=Schedule)

@@ -81,11 +81,13 @@ def lowest_updates(schedule: Schedule, total: int, per_epoch: int) -> tuple[int,
     These are its local minima; of several equal updates, the last. They are the middle of every
     cycle of ``cyclic`` and the end of every cycle of ``cosine_restarts``. The end of the training
     counts if the rate there is no higher than at any other minimum. A schedule without cycles has
-    one minimum, its end.
+    one minimum, its end, and a training without updates none.
 
     >>> lowest_updates(Schedule("cyclic", cycle_updates=4, low=0.1), total=10, per_epoch=5)
     (2, 6, 10)
     """
+    if total == 0:
+        return ()
     runs = _runs_of_equals(factors_of(schedule, total, per_epoch))
     inner = [
         (value, last)

@@ -26,6 +26,8 @@ FAMILIES: list[tuple[str, dict[str, Any], int]] = [
     ("vgg16", {"width": 2, "batch_norm": True, "dropout": 0.0}, 15),
     ("conv3fc3", {"width": 7}, 5),
     ("lenet5", {}, 4),
+    ("resnet_cifar", {"depth": 8, "width": 2}, 6),
+    ("resnet_cifar", {"depth": 14, "width": 2, "shortcut": "none"}, 13),
     ("preresnet", {"depth": 11, "width": 2}, 10),
     ("preresnet", {"depth": 8, "width": 2, "block": "basic"}, 7),
     ("wide_resnet", {"depth": 10, "width": 1, "dropout": 0.1}, 6),

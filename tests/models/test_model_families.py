@@ -105,18 +105,26 @@ PUBLISHED = [
     ("preresnet", {"depth": 110}, 1_146_842, 1_169_972),
     ("preresnet", {"depth": 164}, 1_703_258, 1_726_388),
     ("wide_resnet", {}, 36_489_290, 36_546_980),
+    ("mlp", {"width": 128, "depth": 1}, 394_634, None),
+    ("resnet_cifar", {"depth": 20}, 272_474, None),
+    ("resnet_cifar", {"depth": 32}, 466_906, 472_756),
+    ("resnet_cifar", {"depth": 56}, 855_770, 861_620),
+    ("resnet_cifar", {"depth": 110}, 1_730_714, 1_736_564),
+    ("resnet_cifar", {"depth": 32, "shortcut": "none"}, 464_154, 470_004),
+    ("resnet_cifar", {"depth": 56, "shortcut": "pad"}, 853_018, 858_868),
+    ("resnet_cifar", {"depth": 110, "shortcut": "none"}, 1_727_962, 1_733_812),
     ("conv3fc3", {"width": 300}, 697_834, None),
     ("conv3fc3", {"width": 500}, 1_090_634, None),
     ("conv3fc3", {"width": 800}, 1_829_834, None),
     ("conv3fc3", {"width": 1000}, 2_422_634, None),
 ]
-"""Networks of Garipov et al. 2018, Benton et al. 2021 and the published code of the sharp modes,
-with their parameters for 10 and for 100 classes.
+"""Networks of Garipov et al. 2018, Benton et al. 2021, Xu et al. 2024 and the published code of the
+sharp modes, with their parameters for 10 and for 100 classes.
 """
 
 
 @pytest.mark.parametrize(("name", "args", "ten", "hundred"), PUBLISHED)
-def test_networks_of_curves_have_the_published_numbers_of_parameters(
+def test_networks_have_the_published_numbers_of_parameters(
     name: str, args: dict[str, Any], ten: int, hundred: int | None
 ) -> None:
     for classes, parameters in ((10, ten), (100, hundred)):
@@ -161,6 +169,9 @@ FORMS: list[tuple[Part, tuple[int, ...], int]] = [
     (part("preresnet", depth=20, width=2), (3, 32, 32), 10),
     (part("preresnet", depth=11, width=3), (1, 9, 14), 4),
     (part("preresnet", depth=14, width=2, block="basic"), (3, 17, 32), 10),
+    (part("resnet_cifar", depth=20, width=3), (3, 32, 32), 10),
+    (part("resnet_cifar", depth=8, width=2, shortcut="pad"), (1, 9, 14), 4),
+    (part("resnet_cifar", depth=14, width=2, shortcut="none"), (3, 17, 32), 10),
     (part("wide_resnet", depth=16, width=1), (3, 15, 32), 10),
     (part("wide_resnet", depth=10, width=2), (1, 8, 8), 5),
 ]
@@ -295,6 +306,7 @@ SMALL: list[tuple[Part, tuple[int, ...]]] = [
     (part("small_cnn", width=2), (1, 8, 8)),
     (part("small_cnn", width=2, batch_norm=True), (1, 8, 8)),
     (part("resnet18", width=1), (1, 8, 8)),
+    (part("resnet_cifar", depth=8, width=1, shortcut="pad"), (1, 8, 8)),
     (part("vgg11", width=1), (3, 32, 32)),
     (part("lenet5"), (1, 28, 28)),
     (part("vit", width=8, depth=1, heads=2), (3, 8, 8)),
@@ -361,3 +373,22 @@ def test_a_resnet_block_adds_its_input() -> None:
     torch.nn.init.zeros_(block.get_parameter("norm2.weight"))
     inputs = torch.randn(2, 2, 8, 8, generator=torch.Generator().manual_seed(0))
     assert torch.equal(block(inputs), inputs.relu())
+
+
+@pytest.mark.parametrize("shortcut", ["pad", "none"])
+def test_a_block_adds_what_its_shortcut_passes_on(shortcut: str) -> None:
+    """With the last scale at zero: every second pixel and zeros in new channels, or nothing."""
+    model = build_model(part("resnet_cifar", depth=8, width=2, shortcut=shortcut), (3, 8, 8), 3, 0)
+    inputs = torch.randn(2, 2, 8, 8, generator=torch.Generator().manual_seed(0)).relu()
+    expected = torch.zeros(2, 4, 4, 4)
+    if shortcut == "pad":
+        expected[:, :2] = inputs[:, :, ::2, ::2]
+    block = model.eval().get_submodule("stage2.block0")
+    torch.nn.init.zeros_(block.get_parameter("norm2.weight"))
+    assert torch.equal(block(inputs), expected)
+
+
+def test_a_depth_that_is_no_whole_number_of_blocks_is_refused() -> None:
+    message = r"building model resnet_cifar: found 33; allowed: 6n \+ 2"
+    with pytest.raises(DataError, match=message):
+        build_model(part("resnet_cifar", depth=33), (3, 32, 32), 10, seed=0)

@@ -51,7 +51,7 @@ def _moments(recipe: Mapping[str, Any], facts: DatasetFacts) -> list[Moment]:
     if recipe["batch_unit"] == "examples":
         num = facts.num_train + num_from_aside(recipe, facts.num_train, facts.num_aside)
         per_epoch = len(epoch_bounds(num, recipe["batch_size"], recipe["drop_last"], False))
-    total = recipe["updates"] or recipe["epochs"] * per_epoch
+    total = recipe["updates"] or max(1, recipe["epochs"] * per_epoch)
     num = min(total, _MOST)
     updates = [i * (total - 1) // max(num - 1, 1) for i in range(num)]
     return [Moment(u, total, u // per_epoch if per_epoch else 0, per_epoch) for u in updates]
