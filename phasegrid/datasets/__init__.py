@@ -89,6 +89,13 @@ class ImageFolderOptions(Options):
     """Images in folders named after their classes, as those of ImageNet: ``root/train/CLASS/*.jpg``
     and ``root/val/CLASS/*.jpg``. Classes are numbered in the order of their names.
 
+    - `layout` ``imagenet``: a split may also be the folder of validation images as they are
+      published, without folders of classes; these are then in ``root/ILSVRC2012_devkit_t12``, the
+      development kit. With ``train: val`` the validation images are both splits, for networks that
+      are only measured.
+    - `layout` ``cub200``: the birds of CUB-200-2011 (Wah et al. 2011: 5,994 images to train on,
+      5,794 to test on, 200 classes) in ``root/CUB_200_2011``, with its lists of classes and splits.
+      With `download` they are fetched (1.2 GB) when the sweep is first read.
     - Every image is scaled so that its shorter side has `resize` pixels; the middle `size` x `size`
       pixels are kept (256 and 224: the usual way for ImageNet).
     - `per_class` and `val_per_class`: how many images of each class are kept, the first by name;
@@ -113,6 +120,8 @@ class ImageFolderOptions(Options):
     val_per_class: Annotated[int, Field(ge=1, le=MAX_COUNT)] | None = None
     statistics: Literal["imagenet", "own"] = "imagenet"
     sha256: str = ""
+    layout: Literal["folders", "imagenet", "cub200"] = later("folders")
+    download: bool = locator(False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Find and decode images in folders named after their classes, without torch: facts, a fingerprint,
+"""Find and decode images whose classes `image_lists` finds, without torch: facts, a fingerprint,
 and arrays of pixels.
 """
 
@@ -13,14 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from phasegrid.datasets import ImageFolderOptions, facts_of_options
+from phasegrid.datasets.image_lists import ByClass, images_by_class
 from phasegrid.datasets.prepared import Arrays, Entry, known_digests, scratch
 from phasegrid.datasets.text_files import listing, options_of, require_digest
 from phasegrid.declare import DatasetFacts
 from phasegrid.errors import DataError
 from phasegrid.keys import Json, content_key
-
-ENDINGS = (".jpg", ".jpeg", ".png", ".ppm", ".pgm", ".bmp", ".tif", ".tiff", ".webp")
-"""Of the names of images, in lower case; other files are passed over."""
 
 TOGETHER = 256
 """Images that are decoded before they are written: bounds memory."""
@@ -47,19 +45,22 @@ def find_images(options: ImageFolderOptions) -> ImageFiles:
         DataError: if a folder is missing, a class has no image, or a class of `val` is not in
             `train`.
     """
-    root = Path(options.root)
-    train = _by_class(root / options.train, options.per_class)
-    val = _by_class(root / options.val, options.val_per_class)
+    root, (train, val) = Path(options.root), images_by_class(options)
     unknown = sorted(val.keys() - train.keys())
     if unknown or len(train) < 2:
-        found = f"{len(train)} classes in {root / options.train}"
+        where = root if options.layout == "cub200" else root / options.train
+        found = f"{len(train)} classes in {where}"
         more = f", and without an equal there {listing(unknown)}" if unknown else ""
         raise DataError(
             f"loading data set image_folder: found {found}{more}; allowed: a folder for each class,"
             f" at least two, and for those of {options.val} folders of the same names"
         )
     numbers = {name: number for number, name in enumerate(train)}
-    return ImageFiles(tuple(train), _in_turn(train, numbers), _in_turn(val, numbers))
+    return ImageFiles(
+        tuple(train),
+        _in_turn(train, numbers, options.per_class),
+        _in_turn(val, numbers, options.val_per_class),
+    )
 
 
 def facts(args: Mapping[str, Json]) -> DatasetFacts:
@@ -96,22 +97,19 @@ def digest_of_images(options: ImageFolderOptions, found: ImageFiles) -> str:
     """
     known = known_digests(entry_of(options, found)) or {}
     whole = hashlib.sha256()
-    for path in found.paths:
-        name = path.relative_to(options.root).as_posix()
+    for path, name in zip(found.paths, _names(options, found), strict=True):
         whole.update(f"{name}\0{known.get(path) or _digest(path)}\n".encode())
     return whole.hexdigest()
 
 
 def entry_of(options: ImageFolderOptions, found: ImageFiles) -> Entry:
     """Return the place of the decoded images."""
-    root = Path(options.root)
-    names: list[Json] = [path.relative_to(root).as_posix() for path in found.paths]
     args: Mapping[str, Json] = {
-        "files": content_key("image_folder", 1, names),
+        "files": content_key("image_folder", 1, _names(options, found)),
         "resize": options.resize,
         "size": options.size,
     }
-    return Entry(root, "image_folder", args)
+    return Entry(Path(options.root), "image_folder", args)
 
 
 def decode_images(options: ImageFolderOptions, found: ImageFiles) -> Arrays:
@@ -156,40 +154,28 @@ def _decode(path: Path, resize: int, size: int) -> NDArray[np.uint8]:
     return np.asarray(cut, dtype=np.uint8).transpose(2, 0, 1)
 
 
-def _by_class(folder: Path, most: int | None) -> dict[str, list[Path]]:
-    """Return the images of each class, in the order of names, at most so many of each."""
-    try:
-        names = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir())
-    except OSError as error:
-        raise DataError(
-            f"loading data set image_folder: cannot read {folder.absolute()} ({error.strerror});"
-            " set dataset.root to the folder that holds a folder for each split, and dataset.train"
-            " and dataset.val to their names"
-        ) from error
-    found = {name: _images(folder / name)[:most] for name in names}
-    empty = [name for name, images in found.items() if not images]
-    if empty:
-        raise DataError(
-            f"loading data set image_folder: {folder} holds no image for {listing(empty)}; allowed:"
-            f" files {', '.join(ENDINGS)} directly in the folder of a class"
-        )
-    return found
-
-
-def _images(folder: Path) -> list[Path]:
-    names = sorted(entry.name for entry in os.scandir(folder) if entry.is_file())
-    return [folder / name for name in names if name.lower().endswith(ENDINGS)]
-
-
 def _in_turn(
-    by_class: Mapping[str, Sequence[Path]], numbers: Mapping[str, int]
+    by_class: ByClass, numbers: Mapping[str, int], most: int | None
 ) -> tuple[tuple[Path, int], ...]:
     ranked = [
         (rank, numbers[name], path)
         for name, paths in by_class.items()
-        for rank, path in enumerate(paths)
+        for rank, path in enumerate(paths[:most])
     ]
     return tuple((path, number) for _, number, path in sorted(ranked))
+
+
+def _names(options: ImageFolderOptions, found: ImageFiles) -> list[Json]:
+    """Return the name of each file within `root`, which says its split and its class unless they
+    are in lists: then these are before it.
+    """
+    splits = [("train", found.train), ("val", found.val)]
+    return [
+        (f"{split} {found.classes[number]} " if options.layout != "folders" else "")
+        + path.relative_to(options.root).as_posix()
+        for split, images in splits
+        for path, number in images
+    ]
 
 
 def _digest(path: Path) -> str:

@@ -1,4 +1,4 @@
-"""A user's own images, or those of ImageNet: `image_files` describes the folders."""
+"""Images of one's own, of ImageNet or of CUB-200-2011; `image_lists` finds their classes."""
 
 from dataclasses import replace
 
