@@ -10,6 +10,7 @@ from phasegrid.analysis.draw.lines import curve_panels, cut_panels
 from phasegrid.analysis.draw.panels import seven_panels
 from phasegrid.analysis.draw.rows import Line, row_panels
 from phasegrid.analysis.draw.scales import axis_name
+from phasegrid.analysis.draw.schematics import phase_schematic, shape_schematic
 from phasegrid.analysis.draw.slice_grids import large_slice, slice_grid
 from phasegrid.analysis.draw.slices import slice_label, slice_points
 from phasegrid.analysis.report.overlays import check_columns, known_columns
@@ -33,6 +34,7 @@ from phasegrid.figures import (
     SlicesArgs,
 )
 from phasegrid.figures.checks import ALONG
+from phasegrid.figures.schematic import SchematicArgs
 from phasegrid.tasks import TASKS
 
 
@@ -143,6 +145,12 @@ def rows(tables: Tables, args: RowsArgs) -> Figure:
     line = Line(args.x, args.y, args.lines, args.at, (args.x_scale, args.y_scale), each)
     title = tables.title(args.title, measured)
     return row_panels(measured, tables.found.frame, line, known, title=title)
+
+
+def schematic(_tables: Tables, args: SchematicArgs) -> Figure:
+    """Draw what words mean, from formulas."""
+    draw = {"phases": phase_schematic, "shapes": shape_schematic}[args.of]
+    return draw(title=args.title or "")
 
 
 def slices(tables: Tables, args: SlicesArgs) -> Figure:

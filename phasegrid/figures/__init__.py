@@ -19,6 +19,7 @@ from phasegrid.figures.matrix import MATRIX
 from phasegrid.figures.overlay import OVERLAY
 from phasegrid.figures.planes import PLANES
 from phasegrid.figures.ranking import RANKING
+from phasegrid.figures.schematic import SCHEMATIC
 from phasegrid.figures.table import TABLE
 from phasegrid.registry import identity
 
@@ -184,4 +185,5 @@ FIGURES: Mapping[str, FigureKind] = {
     "complex": COMPLEX,
     "fields": FIELDS,
     "ranking": RANKING,
+    "schematic": SCHEMATIC,
 }
