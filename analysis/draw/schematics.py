@@ -6,6 +6,7 @@ height h between them, in a bowl: L(x) = c x^2 + h prod_k (1 - exp(-(x - m_k)^2 
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -91,7 +92,7 @@ def phase_schematic(*, title: str = "") -> Figure:
     """Draw a schematic loss for each phase: sharp ones above, flat ones below; poorly connected
     ones on the left.
     """
-    places = [["I", "II", "II"], ["III", "IV-A", "IV-B"]]
+    places: Any = [["I", "II", "II"], ["III", "IV-A", "IV-B"]]
     figure = Figure(figsize=(6.6, 3.9), layout="constrained")
     axes = figure.subplot_mosaic(places, sharex=True, sharey=True)
     for name, ax in axes.items():
