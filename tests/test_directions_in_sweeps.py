@@ -1,5 +1,6 @@
 """Requests for directions: which networks a job has, what it leaves, and every mistake in them."""
 
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ from test_reading_requests import HEAD, mistakes
 from phasegrid.config.load import load_sweep
 from phasegrid.estimates import Measurement, Workload
 from phasegrid.jobs import MetricJob
-from phasegrid.metrics.directions import DIRECTIONS
+from phasegrid.metrics.directions import DIRECTIONS, DirectionsArgs
 from phasegrid.plan.plan import make_plan
 
 
@@ -46,7 +47,18 @@ BAD = {
     "no direction": (
         "directions: {along: [north]}",
         "9:26: metrics.0.directions.along.0: found 'north'; allowed: gradient, weights, and numbered"
-        " gaussian_0, gaussian_1, ..., to_1, to_2, ...",
+        " gaussian_0, gaussian_1, ..., to_1, to_2, ..., positive_1, positive_2, ..., negative_1,"
+        " negative_2, ..., component_1, component_2, ...",
+    ),
+    "fewer steps than eigenvectors": (
+        "directions: {along: [positive_3, negative_2], steps: 4}",
+        "9:58: metrics.0.directions.steps: found 4, but the directions need 5 eigenvectors; allowed:"
+        " at least 5 steps",
+    ),
+    "one network of which there are no components": (
+        "directions: {along: [component_1]}",
+        "9:26: metrics.0.directions.along.0: found component_1, which needs 2 networks, but a job"
+        " has 1 network; write networks, or over: trajectory with at, or over: cell",
     ),
 }
 
@@ -86,8 +98,7 @@ def test_what_directions_cost_grows_with_what_is_asked() -> None:
     work = Workload(1000, 100, 10, 5000, 10_000, 200)
 
     def job(**args: object) -> Measurement:
-        usual = {"along": ["gaussian_0"], "gradient_examples": None, "batch_norm": "as_saved"}
-        return Measurement(work, {**usual, **args})
+        return Measurement(work, {**asdict(DirectionsArgs()), **args})
 
     assert DIRECTIONS.cost is not None
     assert DIRECTIONS.disk is not None
@@ -96,3 +107,8 @@ def test_what_directions_cost_grows_with_what_is_asked() -> None:
     assert DIRECTIONS.cost(plain).seconds < DIRECTIONS.cost(few).seconds
     assert DIRECTIONS.cost(few).seconds < DIRECTIONS.cost(gradient).seconds
     assert DIRECTIONS.disk(gradient) == 3 * 4 * 5000  # two directions and the weights
+    assert DIRECTIONS.memory is not None
+    curved, long = job(along=["negative_1"]), job(along=["negative_1"], steps=400)
+    assert DIRECTIONS.cost(gradient).seconds < DIRECTIONS.cost(curved).seconds
+    assert DIRECTIONS.cost(long).seconds > 1.9 * DIRECTIONS.cost(curved).seconds
+    assert DIRECTIONS.memory(long) - DIRECTIONS.memory(curved) == 200 * 4 * 5000  # its basis

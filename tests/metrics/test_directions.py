@@ -1,11 +1,13 @@
 """The metric `directions`: against formulas, finite differences and what random directions obey."""
 
+import copy
 import dataclasses
 import math
 from typing import Any
 
 import pytest
 import torch
+from oracles import dense_hessian
 from point_support import Residual, cnn, dataset, generator, images, mlp, seeded
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
@@ -15,8 +17,10 @@ from phasegrid.errors import MetricError
 from phasegrid.metrics.directions import DirectionsArgs
 from phasegrid.metrics.directions.compute import compute
 from phasegrid.metrics.directions.drawing import loss_and_gradient
+from phasegrid.metrics.directions.eigenvectors import extreme_eigenvectors
 from phasegrid.metrics.directions.left import LeftDirections, read_directions, unknown_direction
 from phasegrid.metrics.directions.names import names_mistake
+from phasegrid.metrics.hessian.operator import HessianOperator
 from phasegrid.metrics.measured import Measured, Source
 from phasegrid.models.flat import FlatNetwork
 from phasegrid.models.weights import parameters_vector
@@ -203,3 +207,82 @@ def test_a_name_that_is_no_direction_is_a_mistake(names: list[str], told: str) -
     assert finding is not None
     assert finding[0] == f"along.{len(names) - 1}"
     assert told in finding[1]
+
+
+def dense(module: nn.Module, data: Dataset) -> tuple[Tensor, Tensor]:
+    H = dense_hessian(module, data.train_inputs, data.train_labels)
+    return torch.linalg.eigh(H)
+
+
+def test_eigenvectors_are_those_of_a_dense_decomposition() -> None:
+    module, data = seeded(lambda: mlp(nn.Tanh)), flat_data()
+    along = ["positive_1", "positive_3", "negative_1", "negative_2"]
+    found = find([module], data, *along, tolerance=1e-9)
+    values, basis = dense(module, data)
+    for row, vector, place in zip(found.rows, vectors(found), (-1, -3, 0, 1), strict=True):
+        assert row["eigenvalue"] == pytest.approx(float(values[place]), abs=1e-12)
+        assert row["eigenvalue_residual"] <= 1e-9 * abs(row["eigenvalue"])
+        assert row["norm"] == pytest.approx(1, rel=1e-12)
+        # known to residual / gap; the gaps here are above 1e-4
+        assert abs(float(vector @ basis[:, place])) == pytest.approx(1, abs=1e-8)
+        assert row["num_examples"] == len(data.train_labels)
+        assert row["hvp_method"] == "double_backward"
+
+
+def test_the_residual_of_an_eigenvector_is_what_its_product_leaves() -> None:
+    module, data = seeded(lambda: mlp(nn.Tanh)), flat_data()
+    found = find([module], data, "negative_3", steps=12, tolerance=1e-9)
+    H, row, v = dense_hessian(module, data.train_inputs, data.train_labels), found.rows[0], vectors(found)[0]  # fmt: skip
+    left = float(torch.linalg.vector_norm(H @ v - row["eigenvalue"] * v))
+    assert row["eigenvalue_residual"] == pytest.approx(left, rel=1e-6)
+    assert left > 1e-9 * abs(row["eigenvalue"])  # the run was cut short, and says so
+
+
+def test_a_run_ends_when_all_that_is_asked_for_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    module, data = seeded(lambda: mlp(nn.Tanh)), flat_data()
+    counts = []
+    original = extreme_eigenvectors
+
+    def counting(H: HessianOperator, *args: Any) -> Any:
+        found = original(H, *args)
+        counts.append((H.num_products, H.size))
+        return found
+
+    monkeypatch.setattr("phasegrid.metrics.directions.finding.extreme_eigenvectors", counting)
+    for tolerance in (0.5, 1e-3):
+        find([module], data, "positive_1", "negative_1", tolerance=tolerance)
+    assert counts[0][0] < counts[1][0] < counts[1][1]
+
+
+def test_more_eigenvectors_than_parameters_are_refused() -> None:
+    module = nn.Sequential(nn.Linear(4, 3)).double()
+    every = find([module], flat_data(), "positive_8", "negative_7")
+    assert len(every.rows) == 2
+    with pytest.raises(MetricError, match=r"16 eigenvectors.*15 trainable parameters.*at most 15"):
+        find([module], flat_data(), "positive_8", "negative_8")
+
+
+def test_components_are_those_of_a_singular_value_decomposition() -> None:
+    models = [seeded(mlp, seed) for seed in range(4)]
+    found = find(models, flat_data(), "component_1", "component_3", "component_2")
+    offsets = torch.stack([parameters_vector(m) - parameters_vector(models[0]) for m in models[1:]])
+    _, sizes, basis = torch.linalg.svd(offsets, full_matrices=False)
+    for row, vector, place in zip(found.rows, vectors(found), (0, 2, 1), strict=True):
+        assert abs(float(vector @ basis[place])) == pytest.approx(1, rel=1e-10)
+        share = float(sizes[place] ** 2 / sizes.square().sum())
+        assert row["share"] == pytest.approx(share, rel=1e-10)
+
+
+def test_networks_on_a_line_have_one_component() -> None:
+    first, last = seeded(mlp, 0), seeded(mlp, 1)
+    middle = copy.deepcopy(first)
+    for own, a, b in zip(middle.parameters(), first.parameters(), last.parameters(), strict=True):
+        own.data.copy_((a.detach() + b.detach()) / 2)
+    models = [first, middle, last]
+    rows = find(models, flat_data(), "component_1", "to_2").rows
+    assert abs(rows[0]["cosine"][1]) == pytest.approx(1, rel=1e-12)
+    assert rows[0]["share"] == pytest.approx(1, rel=1e-12)
+    with pytest.raises(MetricError, match=r"component_2 was asked for.* span 1 dimensions"):
+        find(models, flat_data(), "component_2")
+    with pytest.raises(MetricError, match="component_3 needs 4 networks, got 3"):
+        find(models, flat_data(), "component_3")

@@ -1,14 +1,23 @@
 """Directions through trained weights, left as an artifact for what looks along them."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from phasegrid.declare import UNIT_OF_LOSS, Column, Finding, Metric
-from phasegrid.estimates import COPIES, FLOAT, Guess, Measurement, passes, training_bytes
+from phasegrid.declare import MAX_COUNT, UNIT_OF_LOSS, Column, Finding, Metric
+from phasegrid.estimates import (
+    COPIES,
+    FLOAT,
+    Guess,
+    Measurement,
+    passes,
+    per_example,
+    training_bytes,
+)
 from phasegrid.metrics.directions.names import names_mistake, networks_needed, numbers_of
+from phasegrid.metrics.hessian import PRODUCT_LAUNCHES, SECOND_ORDER
 from phasegrid.metrics.ranges import Count, Seed
 
 Names = Annotated[tuple[str, ...], Field(min_length=1)]
@@ -26,12 +35,22 @@ class DirectionsArgs:
       ``gradient``: -g, g the gradient of the mean loss at theta, without weight decay. ``to_1``,
       ``to_2``, ...: from theta to the weights of the second, third, ... network of the job: of a
       later or an earlier checkpoint (``over: trajectory``, ``at: [10, 200]``), or of another trial
-      (``networks: [{seed: 0, at: 10}, {seed: 1}]``). ``weights``: theta itself.
+      (``networks: [{seed: 0, at: 10}, {seed: 1}]``). ``weights``: theta itself. ``positive_1``,
+      ``positive_2``, ...: unit eigenvectors of the largest eigenvalues of the Hessian at theta (the
+      paper's "P.E."), ``negative_1``, ...: of the smallest ("N.E."; late in training they may be
+      those of positive eigenvalues). ``component_1``, ...: unit principal components of the offsets
+      of all networks of the job from the first (Li et al. 2018, section 7.2, have the last network
+      of a training there: ``at: [20, 0, 5, 10, 15]``). The sign of eigenvectors and components has
+      no meaning.
     - `gradient_examples`: g is that of all training examples (null), or of a batch of so many drawn
       with `example_seed`, the same ones for every trial. (The paper has random batches in section
       2.3, and does not say of how many examples g is elsewhere.)
-    - `batch_norm`: g is that of the network in eval mode, with running statistics ``as_saved``, or
-      ``refreshed`` by one pass over the training set. (The paper does not say.)
+    - `hessian_examples`: training examples of the Hessian, drawn with `example_seed` (1,000 as in
+      `slice`; the paper does not say). One Lanczos run finds all eigenvectors: it ends when each
+      has |H v - lambda v| of at most `tolerance` |lambda|, or after `steps` steps. (The paper calls
+      SciPy's ``eigsh``, with a tolerance that it does not state.)
+    - `batch_norm`: derivatives are those of the network in eval mode, with running statistics
+      ``as_saved``, or ``refreshed`` by one pass over the training set. (The paper does not say.)
 
     The artifact ``directions`` holds the vectors and theta, both over the trainable parameters.
     Metrics that are ``of`` it scale them as they say.
@@ -41,10 +60,26 @@ class DirectionsArgs:
     gradient_examples: Count | None = None
     example_seed: Seed = 0
     batch_norm: Literal["as_saved", "refreshed"] = "as_saved"
+    hessian_examples: Count = 1000
+    steps: Annotated[int, Field(ge=2, le=MAX_COUNT)] = 200
+    tolerance: Annotated[float, Field(gt=0, lt=1)] = 1e-2
+
+
+def num_eigenvectors(along: Iterable[str]) -> int:
+    """Return how many eigenvectors a run must find for these directions."""
+    return sum(max(numbers_of(along, kind), default=0) for kind in ("positive", "negative"))
 
 
 def _named(args: Mapping[str, Any]) -> Finding | None:
     return names_mistake(args["along"], "along")
+
+
+def _has_steps(args: Mapping[str, Any]) -> Finding | None:
+    num = num_eigenvectors(args["along"])
+    if args["steps"] >= num:
+        return None
+    message = f"found {args['steps']}, but the directions need {num} eigenvectors"
+    return "steps", f"{message}; allowed: at least {num} steps"
 
 
 def _of_networks(args: Mapping[str, Any], num: int) -> Finding | None:
@@ -52,20 +87,31 @@ def _of_networks(args: Mapping[str, Any], num: int) -> Finding | None:
 
 
 def _cost(job: Measurement) -> Guess:
-    work, args = job.work, job.args
-    cost = Guess(1e-7 * len(args["along"]) * work.num_parameters)
-    if numbers_of(args["along"], "gradient"):
+    work, args, along = job.work, job.args, job.args["along"]
+    cost = Guess(1e-7 * (len(along) + job.num_networks) * work.num_parameters)
+    gradient, eigenvectors = numbers_of(along, "gradient"), num_eigenvectors(along)
+    if gradient:
         asked = args["gradient_examples"]
         examples = work.num_train if asked is None else min(int(asked), work.num_train)
         cost = cost + passes(work, examples, GRADIENT_BATCH, 3)
-        if args["batch_norm"] == "refreshed":
-            cost = cost + passes(work, work.num_train, 500, 1)
+    if eigenvectors:
+        examples = min(int(args["hessian_examples"]), work.num_train)
+        products = min(int(args["steps"]), work.num_parameters)
+        cost = cost + products * passes(work, examples, examples, 6, PRODUCT_LAUNCHES)
+    if args["batch_norm"] == "refreshed" and (gradient or eigenvectors):
+        cost = cost + passes(work, work.num_train, 500, 1)
     return cost
 
 
 def _memory(job: Measurement) -> int:
-    vectors = len(job.args["along"]) + job.num_networks + COPIES
-    return training_bytes(job.work, GRADIENT_BATCH, vectors)
+    args, work = job.args, job.work
+    vectors = len(args["along"]) + job.num_networks + COPIES
+    if not num_eigenvectors(args["along"]):
+        return training_bytes(work, GRADIENT_BATCH, vectors)
+    vectors += min(int(args["steps"]), work.num_parameters)
+    examples = min(int(args["hessian_examples"]), work.num_train)
+    graph = SECOND_ORDER * examples * per_example(work)
+    return FLOAT * (vectors * work.num_parameters + graph)
 
 
 def _disk(job: Measurement) -> int:
@@ -79,7 +125,7 @@ DIRECTIONS = Metric(
     compute="phasegrid.metrics.directions.compute:compute",
     one_model=True,
     label="Directions",
-    rules=(_named,),
+    rules=(_named, _has_steps),
     of_networks=_of_networks,
     cost=_cost,
     memory=_memory,
@@ -106,10 +152,39 @@ DIRECTIONS = Metric(
             "loss",
             "float64",
             UNIT_OF_LOSS,
-            "mean loss at the weights, on the examples of the gradient; null for others",
+            "mean loss at the weights, on the examples of the gradient or the Hessian; null"
+            " without derivatives",
             role="detail",
         ),
-        Column("num_examples", "int64", "examples", "training examples of the gradient"),
+        Column("num_examples", "int64", "examples", "these training examples"),
+        Column(
+            "eigenvalue",
+            "float64",
+            "",
+            "Ritz value of an eigenvector; null for other directions",
+            role="asked",
+        ),
+        Column(
+            "eigenvalue_residual",
+            "float64",
+            "",
+            "norm of H v - eigenvalue v for an eigenvector v",
+            role="detail",
+        ),
+        Column(
+            "hvp_method",
+            "string",
+            "",
+            "how second derivatives were taken, as in the metric hessian; null for other"
+            " directions",
+        ),
+        Column(
+            "share",
+            "float64",
+            "",
+            "share of a component in the sum of the squared offsets; null for other directions",
+            role="asked",
+        ),
         Column("num_parameters", "int64", "", "P, trainable parameters of the network"),
         Column("weight_norm", "float64", "", "Euclidean norm of these parameters", role="detail"),
         Column(

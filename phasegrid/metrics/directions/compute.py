@@ -10,34 +10,30 @@ Letters: D directions, P trainable parameters.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
 from phasegrid.datasets.dataset import Dataset
 from phasegrid.errors import MetricError
-from phasegrid.metrics.connectivity.curves import stack_vertices
 from phasegrid.metrics.directions import DirectionsArgs
-from phasegrid.metrics.directions.drawing import draw_directions, loss_and_gradient
-from phasegrid.metrics.directions.names import numbers_of
+from phasegrid.metrics.directions.finding import Found, Row, find_untrained
 from phasegrid.metrics.directions.scaling import cosines, inner_products
-from phasegrid.metrics.hessian.preparing import as_parameters, draw_examples, prepare
 from phasegrid.metrics.measured import Measured
 from phasegrid.metrics.network.points import finite_or_none
-from phasegrid.models.weights import has_batch_norm, num_parameters
+from phasegrid.models.weights import num_parameters
 from phasegrid.seeding import nothing_drawn
 
-Value = float | int | str | list[str] | list[float | None] | None
-Row = dict[str, Value]
-
-
-@dataclass(slots=True)
-class _Found:
-    """Directions by name, and what is known of each beside its vector."""
-
-    vectors: dict[str, Tensor] = field(default_factory=dict)
-    known: dict[str, Row] = field(default_factory=dict)
+_KNOWN: tuple[str, ...] = (
+    "loss",
+    "num_examples",
+    "batch_norm",
+    "eigenvalue",
+    "eigenvalue_residual",
+    "hvp_method",
+    "share",
+)
+"""Columns that only some directions have."""
 
 
 def compute(
@@ -50,67 +46,31 @@ def compute(
 
     Raises:
         MetricError: if the networks differ in architecture, there are fewer than a direction needs,
-            nothing is trainable, or the loss at the weights is not finite.
+            nothing is trainable, there are fewer parameters than eigenvectors, or the loss at the
+            weights is not finite.
     """
     settings = DirectionsArgs(**args)  # type: ignore[arg-type]  # the sweep reader has checked them
     if not models or num_parameters(models[0]) == 0:
         raise MetricError("directions go through the trainable parameters of a network; got none")
     with nothing_drawn("directions", data.train_inputs.device):
-        vertices = stack_vertices(models)
-        found = _Found()
-        _find_plain(found, vertices, settings, rng)
-        if "gradient" in settings.along:
-            _find_gradient(found, models[0], data, settings, rng)
-    directions = torch.stack([found.vectors[name].to(vertices) for name in settings.along])
-    rows = _rows(directions, vertices[0], found, settings)
-    return Measured(rows, {"directions": {"directions": directions, "weights": vertices[0]}})
+        found = find_untrained(models, data, settings, rng)
+    return _measured(found, settings)
 
 
-def _find_plain(
-    found: _Found, vertices: Tensor, settings: DirectionsArgs, rng: torch.Generator
-) -> None:
-    """Find the directions that need no data: random ones, those to other networks, the weights."""
-    drawn = numbers_of(settings.along, "gaussian")
-    if drawn:
-        gaussian = draw_directions(max(drawn) + 1, vertices[0], rng)
-        found.vectors |= {f"gaussian_{number}": gaussian[number] for number in drawn}
-    for number in numbers_of(settings.along, "to"):
-        if number >= len(vertices):
-            raise MetricError(
-                f"directions: to_{number} needs {number + 1} networks, got {len(vertices)}"
-            )
-        found.vectors[f"to_{number}"] = vertices[number] - vertices[0]
-    found.vectors["weights"] = vertices[0]
+def _measured(found: Found, settings: DirectionsArgs) -> Measured:
+    directions = torch.stack([found.vectors[name].to(found.weights) for name in settings.along])
+    rows = _rows(directions, found, settings)
+    return Measured(rows, {"directions": {"directions": directions, "weights": found.weights}})
 
 
-def _find_gradient(
-    found: _Found, model: nn.Module, data: Dataset, settings: DirectionsArgs, rng: torch.Generator
-) -> None:
-    module = prepare(model, settings.batch_norm, data.train_inputs, rng)
-    asked = settings.gradient_examples
-    num = len(data.train_labels) if asked is None else asked
-    inputs, labels = draw_examples(data, num, settings.example_seed)
-    loss, gradient = loss_and_gradient(module, as_parameters(inputs, module), labels, data.scoring)
-    found.vectors["gradient"] = -gradient
-    found.known["gradient"] = {
-        "loss": loss,
-        "num_examples": len(labels),
-        "batch_norm": settings.batch_norm if has_batch_norm(model) else None,
-    }
-
-
-def _rows(
-    directions: Tensor, weights: Tensor, found: _Found, settings: DirectionsArgs
-) -> list[Row]:
+def _rows(directions: Tensor, found: Found, settings: DirectionsArgs) -> list[Row]:
     products, num = inner_products(directions), directions.shape[1]
     squares, angles = products.diagonal().tolist(), cosines(products).tolist()
     common: Row = {
         "against": list(settings.along),
         "num_parameters": num,
-        "weight_norm": float(torch.linalg.vector_norm(weights, dtype=torch.float64)),
-        "loss": None,
-        "num_examples": None,
-        "batch_norm": None,
+        "weight_norm": float(torch.linalg.vector_norm(found.weights, dtype=torch.float64)),
+        **dict.fromkeys(_KNOWN),
     }
     return [
         {

@@ -12,8 +12,11 @@ from phasegrid.texts import counted, suggest
 PLAIN = ("gradient", "weights")
 """The kinds of which there is one direction."""
 
-NUMBERED = {"gaussian": 0, "to": 1}
+NUMBERED = {"gaussian": 0, "to": 1, "positive": 1, "negative": 1, "component": 1}
 """The kinds of which there are several, with the first number of each."""
+
+OF_NETWORKS = ("to", "component")
+"""The kinds of which there is one direction less than the job has networks."""
 
 _NAME = re.compile(r"([a-z]+)_(0|[1-9][0-9]*)")
 
@@ -56,7 +59,7 @@ def networks_needed(names: Sequence[str], num: int, field: str) -> Finding | Non
     """Find a direction in `field` that needs more than `num` networks."""
     for place, name in enumerate(names):
         found = parsed(name)
-        if found is not None and found[0] == "to" and found[1] >= num:
+        if found is not None and found[0] in OF_NETWORKS and found[1] >= num:
             message = (
                 f"found {name}, which needs {counted(found[1] + 1, 'network')}, but a job has"
                 f" {counted(num, 'network')}; write networks, or over: trajectory with at, or"
