@@ -41,6 +41,20 @@ SWEEP: dict[str, Any] = {
 }
 
 
+@pytest.mark.parametrize("argument", ["refresh_examples: 50", "refresh_augment: flip_crop"])
+@pytest.mark.parametrize("where", ["simplex", "plane", "vertex_path", "ensemble", "predictions"])
+def test_saved_statistics_are_not_recomputed(where: str, argument: str) -> None:
+    name, _, value = argument.partition(": ")
+    args = {name: int(value) if value.isdigit() else value}
+    vertices = {"vertices": ["w0", "c0", "w1"]} if where == "plane" else {}
+    saved: dict[str, Any] = {"simplex": {**GROWN["simplex"], "batch_norm": "saved"}}
+    asked: list[dict[str, Any]] = [saved, {where: {"of": "grown", **vertices, **args}}]
+    if where == "simplex":
+        asked = [{"simplex": {**saved["simplex"], **args}}]
+    with pytest.raises(SweepError, match=rf"{where}.{name}: found {value} with batch_norm: saved"):
+        load_sweep({**SWEEP, "metrics": asked, "figures": []})
+
+
 @pytest.mark.parametrize(
     ("asked", "told"),
     [

@@ -1,6 +1,8 @@
 """Curves and connectors on augmented images: alone, as a stack and by hand they are the same."""
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,17 +14,23 @@ from phasegrid.datasets.augmenting import apply_flip_crop, draw_flip_crop
 from phasegrid.datasets.dataset import Dataset
 from phasegrid.errors import SweepError
 from phasegrid.jobs import Part
+from phasegrid.metrics.augmentation import AsTrained, Augment
 from phasegrid.metrics.connectivity import ConnectivityArgs
 from phasegrid.metrics.connectivity.curves import stack_vertices
 from phasegrid.metrics.connectivity.training import train_bends
+from phasegrid.metrics.measured import Source
 from phasegrid.metrics.network.examples import Examples
+from phasegrid.metrics.network.left import Refresh, left_evaluator
 from phasegrid.metrics.network.points import live_network, make_evaluator
 from phasegrid.metrics.network.turns import finished
+from phasegrid.metrics.plane.compute import compute as plane
+from phasegrid.metrics.predictions.compute import compute as predictions
 from phasegrid.metrics.simplex import SimplexArgs
 from phasegrid.metrics.simplex.compute import compute as compute_simplex
 from phasegrid.metrics.simplex.compute import compute_espro, espro_many
 from phasegrid.metrics.simplex.sampling import draw_points
 from phasegrid.metrics.simplex.training import Live, train_last_vertices
+from phasegrid.metrics.vertex_path.compute import compute as vertex_path
 from phasegrid.models import strategies
 from phasegrid.models.build import build_model
 from phasegrid.tasks.batches import cut
@@ -197,6 +205,51 @@ def test_examples_that_refresh_are_augmented_by_the_recipes_rule() -> None:
     expected = apply_flip_crop(data().train_inputs[order], draw_flip_crop(NUM, rng), PADDING)
     assert found is not None
     assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize(
+    ("asked", "expected"),
+    [(None, "flip_crop"), ("none", "none"), ("flip_crop", "flip_crop")],
+)
+def test_what_reads_a_complex_refreshes_as_it_was_trained_unless_told(
+    asked: AsTrained, expected: Augment
+) -> None:
+    module, args = networks("cnn")[0], {"batch_size": 16, "refresh_augment": "flip_crop"}
+    found = left_evaluator(args, module, data(), Refresh(24, asked), seeded()).refresh_inputs
+    wanted = make_evaluator(module, data(), 24, 16, seeded(), expected).refresh_inputs
+    assert found is not None
+    assert wanted is not None
+    assert torch.equal(found, wanted)
+
+
+def on_plane(models: list[torch.nn.Module], source: Source, args: dict[str, Any]) -> object:
+    three = {"vertices": ("w0", "c0", "w1"), "points": 2, **args}
+    return plane(models, data(), seeded(), [source], **three)["test_loss"]
+
+
+def on_path(models: list[torch.nn.Module], source: Source, args: dict[str, Any]) -> object:
+    return vertex_path(models, data(), seeded(), [source], points=1, **args)["test_loss"]
+
+
+def in_complex(models: list[torch.nn.Module], source: Source, args: dict[str, Any]) -> object:
+    found = predictions(models, data(), seeded(), [source], points=2, **args)
+    return found.artifacts["predictions"]["test"].tolist()
+
+
+READERS = {"plane": on_plane, "vertex_path": on_path, "predictions": in_complex}
+
+
+@pytest.mark.parametrize("read", READERS)
+def test_readers_pass_on_how_statistics_are_recomputed(read: str) -> None:
+    models, asked = networks("cnn")[:2], {"refresh_examples": 24, "refresh_augment": "flip_crop"}
+    grown = compute_simplex(models, data(), seeded(), **GROWN)
+    usual = {"sampling": "volume", "batch_size": 16}
+    kept = Source(grown.artifacts["complex"], "complex", "simplex", usual)
+    found = []
+    for args, more in ((usual, asked), ({**usual, **asked}, {"refresh_examples": 24}), (usual, {})):
+        source = replace(kept, args=args)
+        found.append(READERS[read](models, source, more))
+    assert found[0] == found[1] != found[2]
 
 
 @pytest.mark.parametrize("metric", ["connectivity", "simplex", "espro"])

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from phasegrid.errors import MetricError
 from phasegrid.metrics.measured import Measured, Source
-from phasegrid.metrics.network.left import networks_at
+from phasegrid.metrics.network.left import Refresh, networks_at
 from phasegrid.metrics.simplex import compute as engine
 from phasegrid.metrics.simplex.complexes import Complex, grow, members_of, simplexes_in
 from phasegrid.metrics.simplex.left import LeftComplex, read_complex
@@ -189,7 +189,7 @@ def test_points_of_a_left_complex_are_drawn_as_it_was_trained(sampling: str) -> 
 def test_networks_at_the_vertices_of_a_left_complex_are_its_vertices() -> None:
     complex_, data = left(), data_for()
     every = torch.eye(5, dtype=torch.float64)
-    made = networks_at(complex_, every, network(9), data, None, seeded())
+    made = networks_at(complex_, every, network(9), data, Refresh(), seeded())
     for found, vertex in zip(made, complex_.vertices, strict=True):
         assert torch.equal(parameters_vector(found), vertex)
 
@@ -203,7 +203,7 @@ def test_mean_loss_over_networks_of_a_left_complex_is_the_expected_loss(batch_no
     points = complex_.coefficients(60, seeded(5))
     losses = [
         evaluate(one, data.test_inputs, data.test_labels).loss
-        for one in networks_at(complex_, points, models[0], data, None, seeded())
+        for one in networks_at(complex_, points, models[0], data, Refresh(), seeded())
     ]
     stderr = math.sqrt(2) * found.rows["expected_test_loss_stderr"]
     assert abs(sum(losses) / 60 - found.rows["expected_test_loss"]) < 4 * stderr

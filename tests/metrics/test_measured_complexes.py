@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from phasegrid.errors import MetricError
 from phasegrid.metrics.measured import Measured, Source
-from phasegrid.metrics.network.left import networks_at
+from phasegrid.metrics.network.left import Refresh, networks_at
 from phasegrid.metrics.plane.compute import compute as plane
 from phasegrid.metrics.simplex import SimplexArgs
 from phasegrid.metrics.simplex import compute as engine
@@ -224,7 +224,7 @@ def test_saved_statistics_are_mixed_as_the_weights_are() -> None:
         models, [Source(found.artifacts["complex"], "complex", "simplex", args)], "a test"
     )
     weights = torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.25, 0.75]]).double()
-    first, second, between = networks_at(complex_, weights, models[0], data, None, seeded())
+    first, second, between = networks_at(complex_, weights, models[0], data, Refresh(), seeded())
     for one, model in ((first, models[0]), (second, models[1])):
         for name, value in one.state_dict().items():
             assert torch.equal(value, model.state_dict()[name])

@@ -18,6 +18,7 @@ from phasegrid.metrics.connectivity.compute import compute as connect
 from phasegrid.metrics.connectivity.compute import compute_many
 from phasegrid.metrics.measured import Source
 from phasegrid.metrics.network.gaussian import gaussian_of, sampled_networks
+from phasegrid.metrics.network.left import Refresh
 from phasegrid.metrics.swag_curves.compute import compute as swag_curves
 from phasegrid.models.weights import batch_norm_modules, parameters_vector
 from phasegrid.train.taking import take_moments
@@ -86,7 +87,7 @@ def test_sampled_networks_have_the_sampled_weights_and_refreshed_statistics() ->
     centre = parameters_vector(model)
     around = centre + 0.1 * iterates(7, len(centre))
     gaussian = gaussian_of(moments_of(around), "test")
-    found = list(sampled_networks(gaussian, 3, 0.5, model, data, None, generator(5)))
+    found = list(sampled_networks(gaussian, 3, 0.5, model, data, Refresh(), generator(5)))
     rng = generator(5)
     torch.randperm(30, generator=rng)  # the order of the examples that refresh BatchNorm
     for network in found:

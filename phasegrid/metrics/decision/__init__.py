@@ -9,6 +9,7 @@ from pydantic import Field
 from phasegrid.declare import MAX_COUNT, Column, DatasetFacts, Finding, Metric
 from phasegrid.estimates import FLOAT, Guess, Measurement, evaluation_bytes, passes
 from phasegrid.metrics.ranges import Count, NonNegative, Positive
+from phasegrid.metrics.refreshing import nothing_refreshed
 
 READS = ("curve", "complex")
 
@@ -88,6 +89,7 @@ DECISION = Metric(
     label="Decision",
     takes="classification",
     reads=READS,
+    source_rules={"complex": nothing_refreshed},
     of_only={"points": READS, "refresh_examples": READS},
     cost=_cost,
     memory=_memory,

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from phasegrid.datasets.dataset import Dataset
 from phasegrid.errors import MetricError
-from phasegrid.metrics.connectivity.left import read_curve
 from phasegrid.metrics.decision import DecisionArgs
 from phasegrid.metrics.decision.fields import (
     Grid,
@@ -24,8 +23,8 @@ from phasegrid.metrics.decision.fields import (
     usual_radius,
 )
 from phasegrid.metrics.measured import Source
-from phasegrid.metrics.network.left import Left, networks_at
-from phasegrid.metrics.simplex.left import read_complex
+from phasegrid.metrics.network.left import Refresh
+from phasegrid.metrics.predictions.networks import networks_behind
 from phasegrid.models.evaluation import predict
 from phasegrid.seeding import nothing_drawn
 
@@ -58,33 +57,12 @@ def compute(
     with nothing_drawn("decision", points.device):
         grid = grid_around(points, settings.grid, settings.margin)
         asked = torch.cat([grid.places.to(points), points])
-        networks = _networks(models, data, sources, settings, rng)
+        networks: Iterable[nn.Module] = models
+        if sources:
+            num, refresh = settings.points, Refresh(settings.refresh_examples)
+            networks, _ = networks_behind(models, sources[0], num, refresh, data, rng, "decision")
         logits = torch.stack([_logits(network, asked) for network in networks])
     return _row(logits, grid, data, settings)
-
-
-def _networks(
-    models: Sequence[nn.Module],
-    data: Dataset,
-    sources: Sequence[Source],
-    settings: DecisionArgs,
-    rng: torch.Generator,
-) -> Iterable[nn.Module]:
-    if not sources:
-        return models
-    left, coefficients = _points(models, sources, settings.points, rng)
-    return networks_at(left, coefficients, models[0], data, settings.refresh_examples, rng)
-
-
-def _points(
-    models: Sequence[nn.Module], sources: Sequence[Source], num: int, rng: torch.Generator
-) -> tuple[Left, Tensor]:
-    """Return what is read, and `num` points on it as weights of its vertices."""
-    if sources[0].name == "complex":
-        complex_ = read_complex(models, sources, "decision")
-        return complex_, complex_.coefficients(num, rng)
-    curve = read_curve(models, sources, "decision")
-    return curve, curve.coefficients(torch.linspace(0, 1, num, dtype=torch.float64))
 
 
 def _logits(network: nn.Module, inputs: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from phasegrid.datasets.corruptions import SHIFT_RULES, Shift, fits_images
+from phasegrid.datasets.corruptions import SHIFT_RULES, Shift
 from phasegrid.declare import (
     MAX_COUNT,
     UNIT_OF_LOSS,
@@ -17,8 +17,10 @@ from phasegrid.declare import (
     later,
 )
 from phasegrid.estimates import FLOAT, Guess, Measurement, evaluation, evaluation_bytes
-from phasegrid.metrics.predictions import OF_ONLY, outputs_of_one
+from phasegrid.metrics.augmentation import AsTrained
+from phasegrid.metrics.predictions import OF_ONLY, fits, outputs_of_one
 from phasegrid.metrics.ranges import Count, Positive
+from phasegrid.metrics.refreshing import nothing_refreshed
 from phasegrid.registry import declared_objective
 from phasegrid.train.compat import share_aside
 
@@ -38,7 +40,8 @@ class EnsembleArgs(Shift):
     moments of the weights of a training (SWAG, Maddox et al. 2019) or of each of several
     (MultiSWAG, Wilson and Izmailov 2020), with the covariance of their equation 1 times 2 `scale`.
     On curves and complexes and for drawn networks, BatchNorm statistics are recomputed from at most
-    `refresh_examples` training examples, as in mode connectivity.
+    `refresh_examples` training examples, augmented by `refresh_augment` (null: as those of the
+    curve or complex).
 
     Images and vectors: every network is passed forward once by the metric ``predictions``, whose
     jobs planning adds, and all ensembles read what that stored. Without `train` neither it nor the
@@ -74,6 +77,7 @@ class EnsembleArgs(Shift):
     ece_bins: Count = 15
     train: bool = later(True)
     scaling: Literal["none", "temperature", "pooled"] = later("none")
+    refresh_augment: AsTrained = later(None)
 
 
 SCORED = Guess(1e-3, 1e-8)
@@ -113,7 +117,7 @@ def _fits(
     """Refuse to fit temperatures without probabilities, or without examples that nothing was
     trained on, and to corrupt what is no image.
     """
-    if mistake := fits_images(args, recipe, facts):
+    if mistake := fits(args, recipe, facts):
         return mistake
     found = args["scaling"]
     if found == "none":
@@ -261,6 +265,7 @@ ENSEMBLE = Metric(
     memory=_memory,
     rules=SHIFT_RULES,
     fits=_fits,
+    source_rules={"complex": nothing_refreshed},
     columns=(
         *_whole("train", "training", "training set"),
         *_of_members("train", "training", "training set"),

@@ -27,6 +27,7 @@ from phasegrid.metrics.ensemble.judging import Judged, error_percent, judge
 from phasegrid.metrics.ensemble.members import Member, live_members, stored_members
 from phasegrid.metrics.ensemble.scaling import fitted_temperature, mean_logits
 from phasegrid.metrics.measured import Passes, Source, joined
+from phasegrid.metrics.network.left import Refresh
 from phasegrid.metrics.network.points import Numbers, Row
 from phasegrid.metrics.predictions.networks import networks_behind
 from phasegrid.models.evaluation import predict
@@ -99,12 +100,15 @@ def _of_networks(
     """Measure networks by passing them forward."""
     networks, sizes = list(models), [1] * len(models)
     row: Row = {}
+    refresh = Refresh(settings.refresh_examples, settings.refresh_augment)
     if sources:
         networks, sizes = [], [settings.points] * len(sources)
         each = len(models) // len(sources)
         for index, source in enumerate(sources):
             own = models[index * each : (index + 1) * each]
-            some, where = networks_behind(own, source, settings, data, rng, "ensemble")
+            some, where = networks_behind(
+                own, source, settings.points, refresh, data, rng, "ensemble", settings.scale
+            )
             networks += some
             row |= {"t": where["t"].tolist() * len(sources)} if "t" in where else {}
         row |= _budget([source.passes for source in sources], alone=False)

@@ -20,7 +20,8 @@ from torch import Tensor, nn
 
 from phasegrid.datasets.dataset import Dataset
 from phasegrid.errors import MetricError
-from phasegrid.metrics.network.points import live_network, make_evaluator
+from phasegrid.metrics.network.left import Refresh, left_evaluator
+from phasegrid.metrics.network.points import live_network
 from phasegrid.models.weights import refresh_batch_norm
 
 SCALE = 0.5
@@ -71,14 +72,13 @@ def sampled_networks(
     scale: float,
     model: nn.Module,
     data: Dataset,
-    refresh_examples: int | None,
+    refresh: Refresh,
     rng: torch.Generator,
 ) -> Iterator[nn.Module]:
     """Yield `num` networks drawn from a Gaussian, made like `model`, which has the tensors that do
-    not train. BatchNorm statistics are those of at most `refresh_examples` training examples (None:
-    all), which `rng` draws first.
+    not train. BatchNorm statistics are recomputed from examples that `rng` draws first.
     """
-    evaluator = make_evaluator(model, data, refresh_examples, REFRESH_BATCH, rng)
+    evaluator = left_evaluator({"batch_size": REFRESH_BATCH}, model, data, refresh, rng)
     for _ in range(num):
         flat = live_network(model)
         flat.assign(gaussian.sample(scale, rng).to(flat.weights.dtype))

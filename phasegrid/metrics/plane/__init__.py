@@ -11,7 +11,9 @@ from pydantic import Field
 
 from phasegrid.declare import MAX_COUNT, UNIT_OF_LOSS, Column, Finding, Metric, later
 from phasegrid.estimates import FLOAT, Guess, Measurement, evaluation_bytes, passes
+from phasegrid.metrics.augmentation import AsTrained, augments_images
 from phasegrid.metrics.ranges import Count, NonNegative
+from phasegrid.metrics.refreshing import nothing_refreshed
 from phasegrid.metrics.simplex.vertices import Vertex, unknown_connector, unknown_mode
 
 Resolution = Annotated[int, Field(ge=2, le=MAX_COUNT)]
@@ -39,7 +41,8 @@ class PlaneArgs:
     the grid goes (a margin of 0.35 holds all of it).
 
     BatchNorm statistics are recomputed at every point from at most `refresh_examples` training
-    examples, unless the complex has ``batch_norm: saved``. The loss is evaluated on `examples` of
+    examples, augmented by `refresh_augment` (null: as those of the curve or the complex, if that
+    says it), unless the complex has ``batch_norm: saved``. The loss is evaluated on `examples` of
     each set, drawn once; null: all of them. The regularised loss is the loss + weight_decay/2
     |w|^2; a `weight_decay` of null is that with which the curve was trained, and without a curve
     there is no regularised loss. (The published code adds a sum of norms instead of their squares,
@@ -55,6 +58,7 @@ class PlaneArgs:
     margin_2: NonNegative | None = later(None)
     weight_decay: NonNegative | None = later(None)
     vertices: tuple[Vertex, ...] | None = later(None)
+    refresh_augment: AsTrained = later(None)
 
 
 SCALED = 1.5
@@ -159,7 +163,7 @@ def _fits_complex(args: Mapping[str, Any], complex_: Mapping[str, Any]) -> Findi
         found = ", ".join(three) or "none"
         return "vertices", f"found {found}; a plane goes through three vertices, each once"
     unknown = unknown_connector(three, complex_)
-    return None if unknown is None else ("vertices", unknown)
+    return nothing_refreshed(args, complex_) if unknown is None else ("vertices", unknown)
 
 
 def _has_modes(args: Mapping[str, Any], num: int) -> Finding | None:
@@ -186,6 +190,7 @@ PLANE = Metric(
     reads=("curve", "complex"),
     of_only={"bend": ("curve",), "vertices": ("complex",)},
     of_networks=_has_modes,
+    fits=augments_images,
     source_rules={"curve": _fits_curve, "complex": _fits_complex},
     cost=_cost,
     memory=_memory,

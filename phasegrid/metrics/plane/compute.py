@@ -22,7 +22,7 @@ from phasegrid.metrics.connectivity.curves import squared_norms, stack_vertices
 from phasegrid.metrics.connectivity.left import LeftCurve, read_curve
 from phasegrid.metrics.measured import Source
 from phasegrid.metrics.network.joining import Rest, place_point, rest_of
-from phasegrid.metrics.network.left import left_evaluator
+from phasegrid.metrics.network.left import Refresh, left_evaluator
 from phasegrid.metrics.network.passes import Passes
 from phasegrid.metrics.network.points import (
     Numbers,
@@ -203,7 +203,8 @@ def _measure(
     few = _some(data, settings.examples, rng)
     flat = live_network(model)
     args = {"batch_size": BATCH} if points.args is None else points.args
-    evaluator = left_evaluator(args, flat.module, data, settings.refresh_examples, rng)
+    refresh = Refresh(settings.refresh_examples, settings.refresh_augment)
+    evaluator = left_evaluator(args, flat.module, data, refresh, rng)
     evaluator = replace(evaluator, data=few)
     passes, measured = Passes(flat, data.scoring), []
     for coefficients in mixes:

@@ -7,13 +7,16 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from phasegrid.datasets.corruptions import SHIFT_RULES, Shift, fits_images, num_test_sets
-from phasegrid.declare import MAX_COUNT, Column, Metric, later
+from phasegrid.declare import MAX_COUNT, Column, DatasetFacts, Finding, Metric, later
 from phasegrid.estimates import FLOAT, Guess, Measurement, Workload, evaluation_bytes, passes
+from phasegrid.metrics.augmentation import AsTrained, augments_images
 from phasegrid.metrics.ranges import Count, Positive
+from phasegrid.metrics.refreshing import nothing_refreshed
 
 OF_ONLY: Mapping[str, tuple[str, ...]] = {
     "points": ("curve", "complex", "moments"),
     "refresh_examples": ("curve", "complex", "moments"),
+    "refresh_augment": ("curve", "complex", "moments"),
     "scale": ("moments",),
 }
 """The arguments that say something about these artifacts only."""
@@ -30,8 +33,8 @@ class PredictionsArgs(Shift):
     `points` networks drawn uniformly from its complex; or, ``at: swag``, `points` networks drawn
     from the Gaussian of the moments of its weights (Maddox et al. 2019, equation 1, with the
     covariance times 2 `scale`). On curves and complexes and for drawn networks, BatchNorm
-    statistics are recomputed from at most `refresh_examples` training examples, as in mode
-    connectivity.
+    statistics are recomputed from at most `refresh_examples` training examples, augmented by
+    `refresh_augment` (null: as those of the curve or complex).
 
     The test images can be corrupted: `phasegrid.datasets.corruptions.Shift` has the arguments. The
     other sets stay as they are.
@@ -44,6 +47,12 @@ class PredictionsArgs(Shift):
     points: Annotated[int, Field(ge=2, le=MAX_COUNT)] = 5
     refresh_examples: Count | None = None
     scale: Positive = later(0.5)
+    refresh_augment: AsTrained = later(None)
+
+
+def fits(args: Mapping[str, Any], recipe: Mapping[str, Any], facts: DatasetFacts) -> Finding | None:
+    """Find what is done to images only: to those of the test set, or before BatchNorm."""
+    return fits_images(args, recipe, facts) or augments_images(args, recipe, facts)
 
 
 def outputs_of_one(work: Workload, args: Mapping[str, Any]) -> int:
@@ -86,7 +95,8 @@ PREDICTIONS = Metric(
     memory=lambda job: _left_bytes(job) + evaluation_bytes(job.work),
     disk=_left_bytes,
     rules=SHIFT_RULES,
-    fits=fits_images,
+    fits=fits,
+    source_rules={"complex": nothing_refreshed},
     columns=(
         Column("num_networks", "int64", "", "networks whose outputs are stored", role="detail"),
         Column("num_train", "int64", "", "training examples that they were given", role="detail"),

@@ -15,6 +15,7 @@ from phasegrid.datasets.corrupting import shifted
 from phasegrid.datasets.dataset import Dataset
 from phasegrid.errors import MetricError
 from phasegrid.metrics.measured import Measured, Source
+from phasegrid.metrics.network.left import Refresh
 from phasegrid.metrics.network.points import Row
 from phasegrid.metrics.predictions import PredictionsArgs
 from phasegrid.metrics.predictions.networks import networks_behind
@@ -43,7 +44,11 @@ def compute(
     networks: Iterable[nn.Module] = models
     left: dict[str, Tensor] = {}
     if sources:
-        networks, where = networks_behind(models, sources[0], settings, data, rng, "predictions")
+        refresh = Refresh(settings.refresh_examples, settings.refresh_augment)
+        num, scale = settings.points, settings.scale
+        networks, where = networks_behind(
+            models, sources[0], num, refresh, data, rng, "predictions", scale
+        )
         left |= where
     sets = {"test": data.test_inputs}
     if settings.train:

@@ -5,7 +5,6 @@ Letters: J networks, V vertices.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -13,41 +12,31 @@ from torch import Tensor, nn
 from phasegrid.datasets.dataset import Dataset
 from phasegrid.metrics.connectivity.left import read_curve
 from phasegrid.metrics.measured import Source
-from phasegrid.metrics.network.gaussian import gaussian_of, sampled_networks
-from phasegrid.metrics.network.left import networks_at
+from phasegrid.metrics.network.gaussian import SCALE, gaussian_of, sampled_networks
+from phasegrid.metrics.network.left import Refresh, networks_at
 from phasegrid.metrics.simplex.left import read_complex
-
-
-class Settings(Protocol):
-    """The arguments that say which networks are taken."""
-
-    @property
-    def points(self) -> int: ...
-    @property
-    def refresh_examples(self) -> int | None: ...
-    @property
-    def scale(self) -> float: ...
 
 
 def networks_behind(
     models: Sequence[nn.Module],
     source: Source,
-    settings: Settings,
+    num: int,
+    refresh: Refresh,
     data: Dataset,
     rng: torch.Generator,
     metric: str,
+    scale: float = SCALE,
 ) -> tuple[Iterator[nn.Module], Mapping[str, Tensor]]:
-    """Return the networks that `metric` takes of a source about `models`; and where they are, in
-    float64: on a curve ``t`` (J,), equally spaced, ends included; on a complex the ``coefficients``
-    (J, V) of its vertices, uniform on it.
+    """Return the `num` networks that `metric` takes of a source about `models`; and where they are,
+    in float64: on a curve ``t`` (J,), equally spaced, ends included; on a complex the
+    ``coefficients`` (J, V) of its vertices, uniform on it.
 
     Raises:
         MetricError: if the source does not hold what its name says.
     """
-    num, refresh = settings.points, settings.refresh_examples
     if source.name == "moments":
         gaussian = gaussian_of(source.tensors, metric)
-        drawn = sampled_networks(gaussian, num, settings.scale, models[0], data, refresh, rng)
+        drawn = sampled_networks(gaussian, num, scale, models[0], data, refresh, rng)
         return drawn, {}
     if source.name == "complex":
         complex_ = read_complex(models, [source], metric)

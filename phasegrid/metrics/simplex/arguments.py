@@ -11,6 +11,7 @@ from pydantic import Field
 from phasegrid.declare import MAX_COUNT, Finding, later
 from phasegrid.metrics.augmentation import Augment
 from phasegrid.metrics.ranges import Count, Momentum, NonNegative, Percent, Positive, Share
+from phasegrid.metrics.refreshing import nothing_refreshed
 from phasegrid.metrics.simplex.poison import poison_mistake
 
 Lambda = Annotated[tuple[NonNegative, ...], Field(min_length=1)] | NonNegative
@@ -64,7 +65,8 @@ class ConnectorArgs:
     - `augment`: of the images on which connectors are trained, as in ``dataset``, whatever the
       networks themselves were trained on; fresh draws every epoch, the same for all points of a
       batch. `refresh_augment`: of the images that recompute BatchNorm's statistics, drawn once.
-      (The published code augments both.) Losses are always those of the images as they are.
+      (The published code augments both.) Losses are always those of the images as they are. What
+      reads the complex recomputes statistics in the same way.
 
     For sentence pairs L is the mean token cross-entropy over the scored target tokens of a batch of
     `batch_size` pairs (or of the set), and accuracy is token accuracy.
@@ -113,4 +115,9 @@ def lambda_of_each_connector(args: Mapping[str, Any]) -> Finding | None:
     return None
 
 
-CONNECTOR_RULES = (lambda_of_each_connector, poison_mistake)
+def refreshes_statistics(args: Mapping[str, Any]) -> Finding | None:
+    """Find an argument about statistics of BatchNorm that are not recomputed."""
+    return nothing_refreshed(args, args)
+
+
+CONNECTOR_RULES = (lambda_of_each_connector, poison_mistake, refreshes_statistics)

@@ -6,8 +6,9 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from phasegrid.declare import MAX_COUNT, UNIT_OF_LOSS, Column, Finding, Metric
+from phasegrid.declare import MAX_COUNT, UNIT_OF_LOSS, Column, Finding, Metric, later
 from phasegrid.estimates import FLOAT, Guess, Measurement, evaluation, evaluation_bytes, passes
+from phasegrid.metrics.augmentation import AsTrained, augments_images
 from phasegrid.metrics.plane import PLANE
 from phasegrid.metrics.ranges import Count, NonNegative, Positive
 
@@ -22,7 +23,8 @@ class SwagCurvesArgs:
       of the samples, in a uniformly random direction; and as many that are as long as the mean
       bend, in a uniformly random direction.
     - Each curve is evaluated at `points` equally spaced t, with BatchNorm statistics of at most
-      `refresh_examples` training examples; its loss is the mean over t (trapezoid rule) or the
+      `refresh_examples` training examples, augmented by `refresh_augment` (null: as those of the
+      trained curve); its loss is the mean over t (trapezoid rule) or the
       highest.
     - The plane goes through the two ends and the trained bend, as in ``plane``, with `resolution`
       points on a side (null: no plane); sampled bends and their curves are projected onto it.
@@ -32,6 +34,7 @@ class SwagCurvesArgs:
     scale: Positive = 0.5
     points: Annotated[int, Field(ge=3, le=MAX_COUNT)] = 21
     refresh_examples: Count | None = None
+    refresh_augment: AsTrained = later(None)
     resolution: Annotated[int, Field(ge=2, le=MAX_COUNT)] | None = 21
     margin: NonNegative = 0.2
 
@@ -114,6 +117,7 @@ SWAG_CURVES = Metric(
     label="SWAG over bends",
     reads=("curve_moments",),
     source_rules={"curve_moments": _has_moments},
+    fits=augments_images,
     cost=_cost,
     memory=_memory,
     columns=(

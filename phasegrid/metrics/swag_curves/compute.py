@@ -17,12 +17,12 @@ from phasegrid.metrics.connectivity.along import summary
 from phasegrid.metrics.connectivity.left import LeftCurve, read_curve
 from phasegrid.metrics.measured import Source
 from phasegrid.metrics.network.gaussian import Gaussian, gaussian_of
+from phasegrid.metrics.network.left import Refresh, left_evaluator
 from phasegrid.metrics.network.passes import Passes
 from phasegrid.metrics.network.points import (
     Numbers,
     Row,
     live_network,
-    make_evaluator,
     numbers_at,
 )
 from phasegrid.metrics.plane.compute import compute as plane
@@ -105,9 +105,8 @@ class _Along:
         rng: torch.Generator,
     ) -> None:
         self._curve, self._flat = curve, live_network(model)
-        batch = int(curve.args["batch_size"])
-        examples = settings.refresh_examples
-        self._evaluator = make_evaluator(self._flat.module, data, examples, batch, rng)
+        refresh = Refresh(settings.refresh_examples, settings.refresh_augment)
+        self._evaluator = left_evaluator(curve.args, self._flat.module, data, refresh, rng)
         self._passes = Passes(self._flat, data.scoring)
         t = torch.linspace(0, 1, settings.points, dtype=torch.float64)
         self._coefficients = curve.coefficients(t)
@@ -196,6 +195,7 @@ def _on_plane(
         points=settings.resolution,
         margin=settings.margin,
         refresh_examples=settings.refresh_examples,
+        refresh_augment=settings.refresh_augment,
     )
     num = len(curve.vertices) - 2
     three = (0, (num + 1) // 2, num + 1)

@@ -7,9 +7,11 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from phasegrid.declare import MAX_COUNT, UNIT_OF_LOSS, Column, Finding, Metric
+from phasegrid.declare import MAX_COUNT, UNIT_OF_LOSS, Column, Finding, Metric, later
 from phasegrid.estimates import FLOAT, Guess, Measurement, evaluation, evaluation_bytes
+from phasegrid.metrics.augmentation import AsTrained, augments_images
 from phasegrid.metrics.ranges import Count
+from phasegrid.metrics.refreshing import nothing_refreshed
 from phasegrid.metrics.simplex.vertices import Vertex, unknown_connector, unknown_mode
 
 
@@ -23,12 +25,14 @@ class VertexPathArgs:
     `points` equally spaced points, its end among them, and the path begins at its first vertex.
 
     BatchNorm statistics are recomputed at every point from at most `refresh_examples` training
-    examples, unless the complex has ``batch_norm: saved``.
+    examples, augmented by `refresh_augment` (null: as those of the complex), unless that has
+    ``batch_norm: saved``.
     """
 
     through: Annotated[tuple[Vertex, ...], Field(min_length=2)] | None = None
     points: Annotated[int, Field(ge=1, le=MAX_COUNT)] = 10
     refresh_examples: Count | None = None
+    refresh_augment: AsTrained = later(None)
 
 
 def path_through(modes: int, connectors: int) -> Iterator[str]:
@@ -54,7 +58,7 @@ def _cost(job: Measurement) -> Guess:
 
 def _fits_complex(args: Mapping[str, Any], complex_: Mapping[str, Any]) -> Finding | None:
     unknown = unknown_connector(args["through"] or (), complex_)
-    return None if unknown is None else ("through", unknown)
+    return nothing_refreshed(args, complex_) if unknown is None else ("through", unknown)
 
 
 def _has_modes(args: Mapping[str, Any], num: int) -> Finding | None:
@@ -122,6 +126,7 @@ VERTEX_PATH = Metric(
     source_rules={"complex": _fits_complex},
     of_networks=_has_modes,
     rules=(_moves,),
+    fits=augments_images,
     cost=_cost,
     memory=lambda job: FLOAT * 8 * job.work.num_parameters + evaluation_bytes(job.work),
     columns=(

@@ -13,7 +13,7 @@ from phasegrid.datasets.dataset import Dataset
 from phasegrid.metrics.connectivity.along import mean_along
 from phasegrid.metrics.connectivity.curves import chords, edge_gram
 from phasegrid.metrics.measured import Source
-from phasegrid.metrics.network.left import left_evaluator
+from phasegrid.metrics.network.left import Refresh, left_evaluator
 from phasegrid.metrics.network.passes import Passes
 from phasegrid.metrics.network.points import (
     Numbers,
@@ -54,7 +54,7 @@ def compute(
             models[0],
             data,
             rng,
-            settings.refresh_examples,
+            Refresh(settings.refresh_examples, settings.refresh_augment),
         )
     corners = torch.linspace(0, 1, lines + 1, dtype=torch.float64)
     lengths = chords("polychain", edge_gram(left.vertices[places]), corners)
@@ -106,11 +106,11 @@ def _measure(
     model: nn.Module,
     data: Dataset,
     rng: torch.Generator,
-    refresh_examples: int | None,
+    refresh: Refresh,
 ) -> dict[str, Numbers]:
     """Return losses and errors at points with the weights `mixes` (T, V)."""
     flat = live_network(model)
-    evaluator = left_evaluator(left.args, flat.module, data, refresh_examples, rng)
+    evaluator = left_evaluator(left.args, flat.module, data, refresh, rng)
     passes, measured = Passes(flat, data.scoring), []
     for row in mixes:
         left.place(flat, row)
