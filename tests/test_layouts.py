@@ -126,6 +126,12 @@ def test_a_pack_that_is_to_be_smaller_now_is_cut(plan_of: MakePlan) -> None:
     assert sum(sizes) == 48
 
 
+def test_a_job_that_a_record_holds_twice_counts_once() -> None:
+    shapes = [Shape(("a", "b", "a"), 1.0), Shape(("b", "c"), 1.0), Shape(("c",), 1.0)]
+    found = from_records([kept(shapes)])
+    assert [shape.jobs for shape in found] == [("a", "b"), ("c",)]
+
+
 def test_of_two_records_that_have_a_job_the_first_counts() -> None:
     one, other = [Shape(("a", "b"), 2.0)], [Shape(("b", "c"), 3.0), Shape(("a",), 1.0)]
     found = from_records([kept(one), kept(other)])

@@ -119,8 +119,9 @@ def as_record(shapes: Sequence[Shape]) -> Json:
 
 
 def from_records(records: Iterable[Json]) -> list[Shape]:
-    """Return the shapes of several records of `as_record`, one after the other. Of a job that two
-    of them have, the first counts, but one for GPUs counts instead of an earlier one for cores.
+    """Return the shapes of several records of `as_record`, one after the other. Of a job that is in
+    several, or twice in one, the first counts, but one for GPUs counts instead of an earlier one
+    for cores.
 
     Raises:
         StoreError: if a record is anything else, or of a newer version.
@@ -136,11 +137,14 @@ def with_new(known: Sequence[Shape], new: Sequence[Shape]) -> list[Shape]:
     anew = {key for shape in new for key in shape.jobs if shape.for_gpus}
     kept = [shape if shape.for_gpus else _less(shape, anew) for shape in known]
     before = {key for shape in kept for key in shape.jobs}
-    return [shape for shape in [*kept, *(_less(s, before) for s in new)] if shape.jobs]
+    for shape in new:
+        kept.append(_less(shape, before))
+        before.update(kept[-1].jobs)
+    return [shape for shape in kept if shape.jobs]
 
 
 def _less(shape: Shape, keys: Collection[str]) -> Shape:
-    return replace(shape, jobs=tuple(key for key in shape.jobs if key not in keys))
+    return replace(shape, jobs=tuple(dict.fromkeys(key for key in shape.jobs if key not in keys)))
 
 
 def _shapes_of(record: Json) -> list[Shape]:
