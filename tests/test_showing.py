@@ -101,6 +101,18 @@ def test_without_a_terminal_there_is_a_line_now_and_then_with_an_eta() -> None:
     assert out.getvalue() == "2/4 jobs, ETA 20 s\n"
 
 
+def test_while_a_training_runs_there_is_something_left() -> None:
+    out, now = io.StringIO(), [0.0]
+    packs = [Pack("p", "train", 0, (Trial("t", PART, PART, {}, 0),), cost_s=1.0)]
+    scheduler = Scheduler(packs, set())
+    with Watch(Console(file=out, width=200), clock=lambda: now[0]) as watch:
+        scheduler.next_pack()
+        watch.underway.note("p", 5, 5)
+        now[0] = 20.0
+        watch("tick", scheduler, None, None)
+    assert out.getvalue() == "0/1 jobs, epoch 5 of 5, ETA a moment\n"
+
+
 def test_the_eta_on_a_terminal_is_worked_out_once_a_second_at_most() -> None:
     """Working it out looks at every open pack: at every event, that would be quadratic in the
     number of packs.

@@ -151,7 +151,8 @@ class Watch:
         if elapsed >= self._eta_due and done > 0:
             self._eta_due = elapsed + _ETA_EVERY_S
             left_s = elapsed * max(0.0, scheduler.open_cost_s - half_done) / done
-            self._eta_text = f"ETA {duration(left_s)}"
+            whole = round(left_s) or not scheduler.in_flight  # epochs are not all that is to do
+            self._eta_text = f"ETA {duration(left_s)}" if whole else "ETA a moment"
         return self._eta_text
 
 

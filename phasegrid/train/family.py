@@ -99,6 +99,11 @@ class Family:
         """The part of the device that it fills."""
         return self.stack.plan.share
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether none of its trainings goes on."""
+        return bool(self._members) and not self._groups
+
     def steps(self, lane: Lane) -> Iterator[bool]:
         """Train to the end, or go on; yield after each piece of work whether it ended an epoch."""
         if not self._members:

@@ -64,12 +64,12 @@ def train_pack(
     are deleted after its last member, if all results were kept.
 
     After an epoch, snapshots of the trainings that go on are saved if `snapshot_every_s` have
-    passed; then ``on_epoch(epochs done, most epochs)`` is called, with the sums over all stacks if
-    some have to wait. If it raises, every stack goes on to the end of its epoch, and snapshots are
-    saved before the exception goes on. A trial with a snapshot goes on from it in whatever pack;
-    with `same_stacks` it does so only if its whole stack goes on, bit for bit on a CPU. A stack
-    that runs out of memory waits for others to end, or is halved, and begins the epoch again. Only
-    what `keep` and the histories need is evaluated.
+    passed; then ``on_epoch(epochs done, epochs)`` is called, of the stack with the most to do, or
+    with the sums over all stacks if some have to wait. If it raises, every stack goes on to the end
+    of its epoch, and snapshots are saved before the exception goes on. A trial with a snapshot goes
+    on from it in whatever pack; with `same_stacks` it does so only if its whole stack goes on, bit
+    for bit on a CPU. A stack that runs out of memory waits for others to end, or is halved, and
+    begins the epoch again. Only what `keep` and the histories need is evaluated.
 
     Raises:
         ValueError: if a batch is larger than its training set, or the network cannot run by the
@@ -114,9 +114,21 @@ def train_pack(
 
 
 def _progress(families: Sequence[Family]) -> tuple[int, int]:
-    """Return how many epochs are done of how many: of the longest, or of all if some wait."""
+    """Return how many epochs are done of how many: of the one with the most to do, as not all last
+    equally long, or of all if some wait.
+    """
     begun = [family.epochs for family in families if family.epochs]
     if len(begun) == len(families):
-        return max(family.epochs_done for family in families), max(begun)
+        going_on = [family for family in families if not family.has_ended]
+        last = max(going_on or families, key=_left if going_on else _done)
+        return last.epochs_done, last.epochs
     mean = sum(begun) / len(begun)
-    return sum(family.epochs_done for family in families), round(mean * len(families))
+    return sum(map(_done, families)), round(mean * len(families))
+
+
+def _done(family: Family) -> int:
+    return family.epochs_done
+
+
+def _left(family: Family) -> int:
+    return family.epochs - family.epochs_done
