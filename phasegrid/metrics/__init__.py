@@ -4,6 +4,7 @@ Nothing here imports torch.
 
 from phasegrid.declare import Metric
 from phasegrid.metrics.accuracy import ACCURACY
+from phasegrid.metrics.average_sharpness import AVERAGE_SHARPNESS
 from phasegrid.metrics.barrier import BARRIER
 from phasegrid.metrics.bleu import BLEU
 from phasegrid.metrics.cka import CKA
@@ -11,13 +12,21 @@ from phasegrid.metrics.connectivity import CONNECTIVITY
 from phasegrid.metrics.decision import DECISION
 from phasegrid.metrics.directions import DIRECTIONS
 from phasegrid.metrics.distance import DISTANCE
+from phasegrid.metrics.effective_dimension import EFFECTIVE_DIMENSION
 from phasegrid.metrics.ensemble import ENSEMBLE
+from phasegrid.metrics.epsilon_sharpness import EPSILON_SHARPNESS
 from phasegrid.metrics.espro import ESPRO
+from phasegrid.metrics.fisher import FISHER
 from phasegrid.metrics.hessian import HESSIAN
+from phasegrid.metrics.learning_coefficient import LEARNING_COEFFICIENT
+from phasegrid.metrics.merge_tree import MERGE_TREE
 from phasegrid.metrics.origin_path import ORIGIN_PATH
 from phasegrid.metrics.perplexity import PERPLEXITY
 from phasegrid.metrics.plane import PLANE
+from phasegrid.metrics.power_law import POWER_LAW
 from phasegrid.metrics.predictions import PREDICTIONS
+from phasegrid.metrics.relative_flatness import RELATIVE_FLATNESS
+from phasegrid.metrics.sam_sharpness import SAM_SHARPNESS
 from phasegrid.metrics.simplex import SIMPLEX
 from phasegrid.metrics.slice import SLICE
 from phasegrid.metrics.soup import SOUP
@@ -47,5 +56,14 @@ METRICS: dict[str, Metric] = {
     "trace": TRACE,
     "swag_curves": SWAG_CURVES,
     "directions": DIRECTIONS,
+    "sam_sharpness": SAM_SHARPNESS,
+    "average_sharpness": AVERAGE_SHARPNESS,
+    "epsilon_sharpness": EPSILON_SHARPNESS,
+    "fisher": FISHER,
+    "effective_dimension": EFFECTIVE_DIMENSION,
+    "relative_flatness": RELATIVE_FLATNESS,
+    "learning_coefficient": LEARNING_COEFFICIENT,
+    "power_law": POWER_LAW,
+    "merge_tree": MERGE_TREE,
 }
 """In the order in which figures and tables show them."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 
 from phasegrid.models.network_state import kept_modes, outputs_of
 from phasegrid.tasks.batches import cut
@@ -77,6 +77,17 @@ def batch_norm_modules(module: nn.Module) -> list[_BatchNorm]:
 def has_batch_norm(module: nn.Module) -> bool:
     """Say whether any BatchNorm layer keeps running statistics."""
     return bool(batch_norm_modules(module))
+
+
+def uses_batch_statistics(module: nn.Module) -> bool:
+    """Say whether in the present mode of `module` an example's output depends on its batch: a
+    normalisation uses the statistics of that.
+    """
+    return any(
+        layer.training or layer.running_mean is None
+        for layer in module.modules()
+        if isinstance(layer, _NormBase)
+    )
 
 
 def refresh_batch_norm(module: nn.Module, inputs: Tensor, batch_size: int = 500) -> None:

@@ -66,7 +66,7 @@ def test_folding_changes_neither_outputs_nor_products(monkeypatch: pytest.Monkey
         fast = HessianOperator(module, inputs, labels)
         v = torch.randn(fast.size, generator=generator(0), dtype=torch.float64)
         with monkeypatch.context() as patch:
-            patch.setattr("phasegrid.metrics.hessian.operator.fold_batch_norm", lambda m: m)
+            patch.setattr("phasegrid.metrics.network.folding.fold_batch_norm", lambda m: m)
             plain = HessianOperator(module, inputs, labels)
         torch.testing.assert_close(fast(v), plain(v), rtol=1e-10, atol=1e-13)
 

@@ -28,19 +28,19 @@ from typing import Literal, TypeVar, get_args
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
-from torch.nn.modules.batchnorm import _NormBase
 
 from phasegrid.errors import MetricError
 from phasegrid.fallbacks import fall_back
 from phasegrid.metrics.hessian.kernels import fast_kernels, reference_kernels
 from phasegrid.metrics.hessian.lanczos import AsymmetryError
-from phasegrid.metrics.network.folding import computes_the_same, fold_batch_norm
+from phasegrid.metrics.network.folding import fold_if_same
 from phasegrid.metrics.network.precision import full_precision
 from phasegrid.metrics.network.recording import Recorded
 from phasegrid.models.blocks import Blocks, FlatVector
 from phasegrid.models.flat import FlatNetwork
 from phasegrid.models.image_layouts import working_layouts
 from phasegrid.models.network_state import copy_network, outputs_of
+from phasegrid.models.weights import uses_batch_statistics
 from phasegrid.tasks.scoring import CLASSIFICATION, Scoring
 
 CPU_GRAPH_BYTES = 2 * 2**30  # a graph of 200 images through ResNet18 of width 8 takes a tenth
@@ -119,7 +119,7 @@ class HessianOperator:
         self._images_last = False
         if method == "double_backward":
             self._inputs, self._images_last = _lay_out(module, inputs)
-            self._network = _folded(module, self._inputs)
+            self._network = fold_if_same(module, self._inputs[:SAMPLED])
         self._num_scored = scoring.operations.num_scored(labels)
         self._chunks = self._cut(module, memory_bytes)
         self.loss = self._check_loss()
@@ -218,7 +218,7 @@ class HessianOperator:
 
     def _cut(self, module: nn.Module, memory_bytes: int | None) -> list[slice]:
         num = len(self._labels)
-        if _uses_batch_statistics(module):
+        if uses_batch_statistics(module):
             return [slice(0, num)]
         limit = graph_memory(self._inputs.device) if memory_bytes is None else memory_bytes
         size = max(1, min(num, limit // max(1, self._bytes_per_example())))
@@ -311,18 +311,3 @@ def _lay_out(module: nn.Module, inputs: Tensor) -> tuple[Tensor, bool]:
     layout = layouts.of(inputs.device)
     module.to(memory_format=layout)
     return layouts.lay_out(inputs), layout == torch.channels_last
-
-
-def _folded(module: nn.Module, inputs: Tensor) -> nn.Module:
-    """Fold BatchNorm into the convolutions of `module`, if the result computes the same."""
-    network = fold_batch_norm(module)
-    same = network is module or computes_the_same(network, module, inputs[:SAMPLED])
-    return network if same else module
-
-
-def _uses_batch_statistics(module: nn.Module) -> bool:
-    return any(
-        layer.training or layer.running_mean is None
-        for layer in module.modules()
-        if isinstance(layer, _NormBase)
-    )

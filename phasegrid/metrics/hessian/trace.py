@@ -70,6 +70,29 @@ def ggn_trace(
     return totals
 
 
+def example_norms(module: nn.Module, inputs: Tensor, curvature: Curvature) -> Tensor:
+    """Return for each example sum_k sizes_nk |J_n^T c_nk|^2 (N,), with the sizes and columns c of
+    `curvature`, by the formulas of the layers; frozen parameters are left out.
+
+    Raises:
+        RowsError: if the rows of a layer's input do not belong to the examples.
+    """
+    trainable = {name for name, p in module.named_parameters() if p.requires_grad}
+    network, records = _recorded(module)
+    found = []
+    with torch.enable_grad():
+        for part in torch.split(inputs, _chunk_size(network, records, inputs)):
+            logits = _forward(network, records, part)
+            sizes, columns = curvature(logits.detach())
+            sums = torch.zeros_like(sizes[:, 0])
+            for k in range(columns.shape[1]):
+                norms = _norms(records, logits, columns[:, k], keep=True)
+                squares = [value for name, value in norms.items() if name in trainable]
+                sums += sizes[:, k] * torch.stack(squares).sum(0)
+            found.append(sums)
+    return torch.cat(found)
+
+
 def layer_norms(module: nn.Module, inputs: Tensor, columns: Tensor) -> dict[str, Tensor]:
     """Return, parameter tensor by parameter tensor, |J_n^T c_n|^2 (N,) for `columns` c (N, C), by
     the formulas of the layers.

@@ -60,6 +60,15 @@ def fold_batch_norm(module: nn.Module) -> nn.Module:
     return folded
 
 
+def fold_if_same(module: nn.Module, inputs: Tensor) -> nn.Module:
+    """Return `module` with BatchNorm folded, or itself where that gives other outputs on `inputs`
+    (N, ...).
+    """
+    network = fold_batch_norm(module)
+    same = network is module or computes_the_same(network, module, inputs)
+    return network if same else module
+
+
 def computes_the_same(one: nn.Module, other: nn.Module, inputs: Tensor) -> bool:
     """Say whether two networks give the same outputs on `inputs` (N, ...), up to rounding."""
     with torch.no_grad():

@@ -1,0 +1,87 @@
+"""The local learning coefficient: how fast the volume of low loss around the weights shrinks."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from phasegrid.declare import Column, Finding, Metric
+from phasegrid.estimates import Guess, Measurement, passes, training_bytes
+from phasegrid.metrics.on_examples import BATCH_NORM, GRADIENT_BATCH, LOSS, sharpness, stderr_of
+from phasegrid.metrics.ranges import Count, NonNegative, Positive
+
+
+@dataclass(frozen=True, slots=True)
+class LearningCoefficientArgs:
+    """lambda = n b (E L(w) - L(w*)), b = 1 / ln n, with w from the posterior tempered by b and held
+    near the trained weights w* by a Gaussian, exp(-n b L(w) - `gamma` |w - w*|^2 / 2) (Lau et al.
+    2023, section 4). n is the number of training labels, L the mean loss of all of them. It is half
+    the number of parameters for a regular model, and less for a singular one.
+
+    - The mean is over `chains` runs of SGLD from w* with steps of size `step`, batches of
+      `batch_size` examples, and `draws` steps after `burn_in` others. The loss at w* is taken on
+      the batch of each draw, which removes the noise of the batch.
+    - `gamma` 100 and `step` must suit the network: the result depends on both, and a chain needs
+      some 2 / (`step` x `gamma`) steps to forget its start. `drift`, `loss_trace` and the spread
+      over chains show whether it has. Too large a step makes chains diverge; then the number is
+      null.
+    - `batch_norm`: ``as_saved`` or ``refreshed``, as in the metric ``hessian``.
+    """
+
+    chains: Count = 4
+    draws: Count = 400
+    burn_in: Count = 200
+    step: Positive = 1e-4
+    gamma: NonNegative = 100.0
+    batch_size: Count = 256
+    batch_norm: Literal["as_saved", "refreshed"] = "as_saved"
+
+
+def _chains_have_a_spread(args: Mapping[str, Any]) -> Finding | None:
+    if args["chains"] < 2:
+        return "chains", f"found {args['chains']}; allowed: at least 2, for a standard error"
+    return None
+
+
+def _cost(job: Measurement) -> Guess:
+    args, work = job.args, job.work
+    batch = min(int(args["batch_size"]), work.num_train)
+    steps = int(args["chains"]) * (int(args["draws"]) + int(args["burn_in"]))
+    return steps * passes(work, batch, min(batch, GRADIENT_BATCH), 4)
+
+
+LEARNING_COEFFICIENT = Metric(
+    over="trial",
+    args=LearningCoefficientArgs,
+    compute="phasegrid.metrics.learning_coefficient.compute:compute",
+    label="Local learning coefficient",
+    rules=(_chains_have_a_spread,),
+    cost=_cost,
+    memory=lambda job: training_bytes(job.work, GRADIENT_BATCH),
+    columns=(
+        sharpness(
+            "learning_coefficient",
+            "local learning coefficient; negative where the chains find a lower loss",
+            "local learning coefficient",
+            stderr="learning_coefficient_stderr",
+        ),
+        stderr_of("learning_coefficient", "standard error over the chains"),
+        Column(
+            "drift",
+            "float64",
+            "",
+            "coefficient from the second half of the draws less that from the first half",
+            role="detail",
+        ),
+        Column("chain_values", "list<float64>", "", "coefficient from each chain"),
+        Column(
+            "loss_trace",
+            "list<float64>",
+            "",
+            "mean over chains of the loss above that at w*, at each step, burn-in included",
+        ),
+        Column("num_labels", "int64", "labels", "training labels, n"),
+        Column("num_parameters", "int64", "", "trainable parameters"),
+        LOSS,
+        BATCH_NORM,
+    ),
+)
