@@ -45,7 +45,7 @@ class Tape(TorchDispatchMode):
                 again = func(*args, **kwargs)
                 for old, new in zip(tree_leaves(before), tree_leaves(again), strict=True):
                     if isinstance(old, Tensor) and old.data_ptr() != new.data_ptr():
-                        old.copy_(new)
+                        old.copy_(new.view_as(old))  # the original may be squeezed in place
 
 
 def record_on_tape(work: Callable[..., Tensor], *tensors: Tensor) -> Callable[[], Tensor]:

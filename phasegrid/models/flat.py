@@ -199,6 +199,16 @@ class FlatNetwork:
             for name, canonical in self._names.items()
         }
 
+    def constant(self, name: str) -> Tensor:
+        """Return an untrained tensor of a single network by its name in the state, where the
+        network reads it, also if forward has put another into its place.
+        """
+        prefix, _, key = name.rpartition(".")
+        own, held = self.module.get_submodule(prefix)._buffers, self.constants[self._names[name]][0]
+        if key in own:
+            own[key] = held
+        return held
+
     def _make_forward(self, blueprint: Blueprint | None, keeps_statistics: bool) -> Forward:
         """Return the function from inputs (M, B, *S) to outputs (M, B, ...)."""
         stacked = self.parameters | self.constants

@@ -72,6 +72,12 @@ def test_gradient_is_that_of_finite_differences(star: Simplexes) -> None:
     assert found.tolist() == pytest.approx(slopes, rel=1e-6, abs=1e-8)
 
 
+def test_vertices_that_share_no_simplex_with_the_moving_one_take_no_memory() -> None:
+    faces = fix_faces(normal(2, 7, 40).float(), ((0, 2, 6), (2, 3, 6)))
+    assert faces.basis.shape == (2, 2, 40)
+    assert faces.origins.untyped_storage().nbytes() == 2 * 40 * 8
+
+
 def test_two_vertices_are_as_far_apart_as_their_distance() -> None:
     vertices = normal(3, 2, 7)
     faces, moved = at(vertices, ((0, 1),))

@@ -191,17 +191,21 @@ def test_a_complex_that_diverges_leaves_the_others_as_they_are() -> None:
     torch.testing.assert_close(vertices[1:], expected, rtol=1e-8, atol=1e-10)
 
 
-def test_training_ends_when_every_complex_has_diverged() -> None:
+@pytest.mark.parametrize(("times", "lr", "updates"), [(1.0, math.inf, 3), (math.inf, 0.02, 0)])
+def test_training_ends_when_every_complex_has_diverged(
+    times: float, lr: float, updates: int
+) -> None:
+    """At the end of the epoch; none begins beside a vertex that has diverged."""
     work = train_last_vertices(
         Live(live_network(mlp(0))),
-        math.inf * vertices_of(mlp, 1),
+        times * vertices_of(mlp, 1),
         SHARED,
         Examples(data(4).train_inputs, data(4).train_labels),
         [0.05],
-        settings(epochs=50),
+        settings(epochs=50, lr=lr),
         [seeded()],
     )
-    assert sum(1 for _ in work) == 3
+    assert sum(1 for _ in work) == updates
 
 
 def test_a_simplex_without_a_share_is_never_chosen() -> None:

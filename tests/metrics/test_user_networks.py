@@ -21,7 +21,7 @@ from phasegrid.metrics.cka import compute as cka
 from phasegrid.metrics.distance import compute as distance
 from phasegrid.metrics.hessian import compute as hessian
 from phasegrid.metrics.network.joining import rest_of, rest_of_complex
-from phasegrid.metrics.network.points import train_mode_without_draws
+from phasegrid.metrics.network.points import live_network, train_mode_without_draws
 from phasegrid.metrics.slice import compute as slices
 from phasegrid.models.evaluation import evaluate
 from phasegrid.models.strategies import products
@@ -176,16 +176,16 @@ def test_a_simplex_reaches_its_modes_with_all_that_they_hold() -> None:
     models = frozen(3)
     rest = rest_of_complex(models, 2)
     assert sorted(rest.names) == ["a.bias", "a.weight", "mean"]
-    network = seeded(lambda: Frozen(9))
+    network = live_network(seeded(lambda: Frozen(9)))
     for index, model in enumerate(models):
         coefficients = torch.zeros(5, dtype=torch.float64)
         coefficients[index] = 1
         rest.place(network, coefficients)
         for name in rest.names:
-            assert torch.equal(network.state_dict()[name], model.state_dict()[name])
+            assert torch.equal(network.state()[name], model.state_dict()[name])
     rest.place(network, torch.tensor([0.0, 0.0, 0.0, 0.0, 1.0], dtype=torch.float64))
     mean = torch.stack([model.get_buffer("mean") for model in models]).mean(0)
-    assert torch.allclose(network.get_buffer("mean"), mean, atol=1e-15)
+    assert torch.allclose(network.state()["mean"], mean, atol=1e-15)
 
 
 def test_a_simplex_of_modes_that_differ_in_frozen_weights_alone_sees_them() -> None:

@@ -114,12 +114,12 @@ def _measured(
     passes, measured = Passes(flat, data.scoring), []
     for place in t:
         flat.assign(torch.lerp(ends[0], ends[1], place))
-        rest.place(flat.module, torch.tensor([1 - place, place], dtype=torch.float64))
+        rest.place(flat, torch.tensor([1 - place, place], dtype=torch.float64))
         mix_statistics(flat.module, first, second, place)
         measured.append(evaluator.measure(passes))
     for which, place, model in (("first", 0, first), ("last", 1, second)):
         flat.assign(ends[place])
-        rest.place(flat.module, torch.eye(2, dtype=torch.float64)[place])
+        rest.place(flat, torch.eye(2, dtype=torch.float64)[place])
         require_ends(flat.module, model, data.train_inputs, f"the {which} point of the segment")
     return measured
 

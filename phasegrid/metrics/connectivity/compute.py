@@ -243,7 +243,7 @@ def _row(
     with_perplexity = TASKS[data.task].perplexity and data.objective == CROSS_ENTROPY
     for index in range(len(t)):
         curve.flat.assign(points.at(index, curve.vertices))
-        curve.rest.place(curve.flat.module, points.coefficients[index])
+        curve.rest.place(curve.flat, points.coefficients[index])
         measured.append(curve.evaluator.measure(passes))
         if with_perplexity and len(data.aside_labels):
             valid.append(passes.evaluate(data.aside_inputs, data.aside_labels))
@@ -287,7 +287,7 @@ def _require_ends(curve: _Curve, data: Dataset) -> None:
         curve.flat.assign(curve.vertices[place])
         coefficients = torch.zeros(len(curve.vertices))
         coefficients[place] = 1
-        curve.rest.place(curve.flat.module, coefficients)
+        curve.rest.place(curve.flat, coefficients)
         require_ends(curve.flat.module, model, data.train_inputs, f"the {which} point of the curve")
 
 

@@ -181,7 +181,7 @@ class _Training:
         flat, settings = self._flat, self._settings
         point = torch.mv(self._vertices[span].t(), shares[span])
         flat.assign(point)
-        self._rest.place(flat.module, shares)
+        self._rest.place(flat, shares)
         loss, grad = self._differentiate(*self._batch(places))
         grad.add_(point, alpha=settings.weight_decay)
         bends = self._vertices[1:-1]

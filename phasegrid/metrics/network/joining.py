@@ -15,7 +15,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from phasegrid.errors import MetricError
 from phasegrid.models.evaluation import predict
@@ -41,28 +40,20 @@ class Rest:
     names: tuple[str, ...] = ()
     vertices: Tensor | None = None
 
-    def place(self, module: nn.Module, coefficients: Tensor) -> None:
-        """Set these tensors in `module` to their values at the point with `coefficients` (V,); if
+    def place(self, flat: FlatNetwork, coefficients: Tensor) -> None:
+        """Set these tensors of a network to their values at the point with `coefficients` (V,); if
         one of them is 1, exactly to those of that vertex.
+
+        They lie where they were: recorded work reads them there.
         """
         if self.vertices is None:
             return
         point = coefficients.to(self.vertices) @ self.vertices[: len(coefficients)]
         start = 0
         for name in self.names:
-            prefix, _, key = name.rpartition(".")
-            layer = module.get_submodule(prefix)
-            own = layer._parameters.get(key)
-            held = layer._buffers[key] if own is None else own
-            assert held is not None
-            value = point[start : start + held.numel()].view(held.shape).to(held.dtype, copy=True)
+            held = flat.constant(name)
+            held.copy_(point[start : start + held.numel()].view(held.shape))
             start += held.numel()
-            if own is None and isinstance(layer, _BatchNorm):
-                held.copy_(value)  # recorded work reads it where it is
-            elif own is None:
-                layer._buffers[key] = value  # forward may have replaced it
-            else:
-                own.data.copy_(value)
 
 
 NOTHING = Rest()
@@ -75,7 +66,7 @@ def place_point(flat: FlatNetwork, vertices: Tensor, rest: Rest, coefficients: T
     used = coefficients.nonzero().flatten()
     weights = coefficients[used].to(vertices)
     flat.assign(torch.mv(vertices[used.to(vertices.device)].t(), weights))
-    rest.place(flat.module, coefficients)
+    rest.place(flat, coefficients)
 
 
 def rest_of_curve(models: Sequence[nn.Module], num_bends: int) -> Rest:

@@ -120,13 +120,15 @@ def add_connectors(
         beside = sorted({vertex for one in own for vertex in one} - {new})
         if settings.start == "all":
             beside = list(range(new))
-        grown = [grow(one.vertices, beside, settings.jitter, one.rng) for one in growing]
-        vertices = torch.stack(grown)
+        vertices = torch.stack(
+            [grow(one.vertices, beside, settings.jitter, one.rng) for one in growing]
+        )
+        for one, of_one in zip(growing, vertices, strict=True):
+            one.vertices = of_one
         losses = yield from train_last_vertices(
             live, vertices, own, examples, volume_lambdas, settings, rngs
         )
-        for one, moved, known, loss in zip(growing, vertices, trained, losses, strict=True):
-            one.vertices = moved
+        for known, loss in zip(trained, losses, strict=True):
             known.losses.append(loss)
     return trained
 

@@ -87,7 +87,7 @@ def evaluated(
     passes = Passes(flat, growing.evaluator.data.scoring)
     for row in coefficients.to(complex_.vertices):
         flat.assign(row @ complex_.vertices)
-        growing.rest.place(flat.module, row)
+        growing.rest.place(flat, row)
         measured.append(growing.evaluator.measure(passes))
         yield
     return measured

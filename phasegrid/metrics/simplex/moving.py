@@ -1,12 +1,12 @@
 """Follow the volumes of the simplexes of a complex while the last vertex, which all of them have,
 moves: in float64, and for several complexes of one wiring at once.
 
-All other vertices are fixed and span a space of dimension r, which is orthogonalised once. In its
-coordinates the moving vertex is (c, h), with c (r,) inside and a distance h from it. Its height
-over the face of a simplex is then sqrt(|N (c - f)|^2 + h^2), with f a corner of the face and N the
-projector out of it. So an update takes three products with r vectors of length P, whatever the
-wiring is. Distances are not squared before they are orthogonalised, so a height keeps its digits
-down to `RESOLUTION` of the distance to a corner.
+The other vertices of these simplexes are fixed and span a space of dimension r, which is
+orthogonalised once. In its coordinates the moving vertex is (c, h), with c (r,) inside and a
+distance h from it. Its height over the face of a simplex is then sqrt(|N (c - f)|^2 + h^2), with f
+a corner of the face and N the projector out of it. So an update takes three products with r vectors
+of length P, whatever the wiring is. Distances are not squared before they are orthogonalised, so a
+height keeps its digits down to `RESOLUTION` of the distance to a corner.
 
 Letters: K complexes, V vertices of each, S simplexes, P parameters.
 """
@@ -56,15 +56,17 @@ class Moved:
 
 
 def fix_faces(vertices: Tensor, simplexes: Simplexes) -> FixedFaces:
-    """Orthogonalise all `vertices` (K, V, P) but the last, which all `simplexes` have, once for
-    every new one. Needs 3 K V P float64 numbers of memory, and keeps K V P.
+    """Orthogonalise the `vertices` (K, V, P) that a simplex shares with the last one, which all
+    `simplexes` have, once for every new one. Of r + 1 of them K (r + 1) P float64 numbers are kept;
+    twice as many, and K r P numbers like the vertices', are needed meanwhile.
     """
-    fixed = vertices[:, :-1].double()
-    origins = fixed[:, 0]
-    Q, R = torch.linalg.qr((fixed[:, 1:] - fixed[:, :1]).mT)
+    beside = sorted({vertex for simplex in simplexes for vertex in simplex[:-1]})
+    origins = vertices[:, beside[0]].double()
+    edges = vertices[:, beside[1:]].double().sub_(origins.unsqueeze(1))
+    Q, R = torch.linalg.qr(edges.mT)
     coordinates = torch.cat([R.new_zeros(len(R), 1, R.shape[1]), R.mT], dim=1)
-    faces = [simplex[:-1] for simplex in simplexes]
-    found = [_face(coordinates[:, list(face)]) for face in faces]
+    faces = [[beside.index(vertex) for vertex in simplex[:-1]] for simplex in simplexes]
+    found = [_face(coordinates[:, face]) for face in faces]
     corners, projectors, log_volumes = (torch.stack(part, 1) for part in zip(*found, strict=True))
     dimensions = [len(face) for face in faces]
     log_dimensions = R.new_tensor([math.log(dimension) for dimension in dimensions])

@@ -77,7 +77,7 @@ class Live:
         inputs, labels = batch.inputs[0], batch.labels[0]
         for point, row, scale in zip(points, coefficients, scales, strict=True):
             self.flat.assign(point)
-            self.rest.place(module, row)
+            self.rest.place(self.flat, row)
             loss = self.scoring.mean(outputs_of(module, inputs), inputs, labels, batch.extra)
             loss.backward(scale)  # type: ignore[no-untyped-call]  # torch does not annotate it
             mean += loss.detach() / len(points)
@@ -115,19 +115,22 @@ def train_last_vertices(
     of the examples, over which those set aside are spread evenly, then the points of all updates,
     then how each example is augmented. SGD with momentum as in torch; the learning rate of epoch e
     of E is lr (1 + cos(pi e / E)) / 2, e from 0. The loss of a batch is the mean over its scored
-    labels; the loss of an epoch weights batches by these labels. If a vertex becomes NaN or
-    infinite, its loss is None; the others go on, and training stops at the end of an epoch if none
-    is left. On a GPU examples and points are drawn there, by a generator that is seeded from each
-    of the `rngs`; nothing waits for the device within an epoch.
+    labels; the loss of an epoch weights batches by these labels. If a vertex is or becomes NaN or
+    infinite, its loss is None; the others go on. Training stops at the end of an epoch, or does not
+    begin, if none is left. On a GPU examples and points are drawn there, by a generator that is
+    seeded from each of the `rngs`; nothing waits for the device within an epoch.
     """
     theta, module = vertices[:, -1], live.flat.module
+    sound: list[bool] = theta.isfinite().all(dim=1).tolist()
+    if not any(sound):  # beside vertices that have diverged
+        return [None] * len(sound)
     if live.flat.strategy == "loop":
         train_mode_without_draws(module, examples.inputs[:2])
         for layer in batch_norm_modules(module) if settings.batch_norm == "saved" else ():
             layer.eval()
     training = _Training(live, vertices, simplexes, examples, volume_lambdas, settings)
     draws = [generator_on(theta.device, rng) for rng in rngs]
-    sound, total, seen = [True] * len(theta), theta.new_zeros(len(theta), dtype=torch.float64), 0
+    total, seen = theta.new_zeros(len(theta), dtype=torch.float64), 0
     for epoch, factor in enumerate(factors_of(SCHEDULE, settings.epochs, 1), start=1):
         training.begin_epoch(draws, factor * settings.lr)
         for step in range(len(training.slices)):

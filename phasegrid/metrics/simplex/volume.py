@@ -40,7 +40,7 @@ def log_volume(vertices: Tensor) -> float:
         return -math.inf
     if dimension == 0:
         return 0.0
-    edges = vertices[1:].double() - vertices[0].double()
+    edges = vertices[1:] - vertices[0].double()
     _, R = torch.linalg.qr(edges.t(), mode="r")
     heights = resolved(R.diagonal().abs(), edges)
     return float(heights.log().sum()) - math.lgamma(dimension + 1)

@@ -100,7 +100,7 @@ class _Pot:
         shares[list(chosen)] = 1 / len(chosen)
         mean = self.weights[list(chosen)].double().mean(dim=0)
         self.flat.assign(mean.to(self.weights))
-        self.rest.place(self.flat.module, shares)
+        self.rest.place(self.flat, shares)
         if self.evaluator.refresh_inputs is not None:
             self.passes.refresh(self.evaluator.refresh_inputs, self.evaluator.batch_size)
 
