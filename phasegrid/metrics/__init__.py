@@ -19,6 +19,7 @@ from phasegrid.metrics.espro import ESPRO
 from phasegrid.metrics.fisher import FISHER
 from phasegrid.metrics.hessian import HESSIAN
 from phasegrid.metrics.learning_coefficient import LEARNING_COEFFICIENT
+from phasegrid.metrics.lines import LINES
 from phasegrid.metrics.merge_tree import MERGE_TREE
 from phasegrid.metrics.origin_path import ORIGIN_PATH
 from phasegrid.metrics.perplexity import PERPLEXITY
@@ -46,6 +47,7 @@ METRICS: dict[str, Metric] = {
     "simplex": SIMPLEX,
     "espro": ESPRO,
     "slice": SLICE,
+    "lines": LINES,
     "predictions": PREDICTIONS,
     "ensemble": ENSEMBLE,
     "soup": SOUP,

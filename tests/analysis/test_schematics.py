@@ -10,7 +10,7 @@ from phasegrid.analysis.draw.style import PHASE_COLOURS
 from phasegrid.analysis.report.requested import requested_figures
 from phasegrid.declare import FigureRequest
 from phasegrid.figures.schematic import SchematicArgs
-from phasegrid.metrics.slice.compute import count_stationary
+from phasegrid.metrics.lines.shapes import count_stationary
 
 
 @pytest.mark.parametrize("name", SHAPES)

@@ -40,7 +40,7 @@ def main() -> list[str]:
         refresh = inputs if policy == "refreshed" else None
         moving = {p: MovingNetwork(module, refresh, p) for p in ("fp32", "bf16")}  # type: ignore[arg-type]
         ours = moving["fp32"].flat
-        d = normalise(_draw(ours.weights), ours.weights, ours.slices, "filter")
+        d = normalise(_draw(ours.weights), ours.weights, ours.slices, "filter", keep_biases=False)
         row = symmetric_axis(POINTS, 1.0)[POINTS // 2 :][:TIMED]
         ways: dict[str, Callable[[], Tensor]] = {
             precision: _ours(network, d, row, inputs, labels)

@@ -4,7 +4,7 @@ Letters: P trainable parameters, D directions.
 """
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor
@@ -15,40 +15,46 @@ from phasegrid.models.weights import ParameterSlice
 _CHUNK = 1 << 20  # columns turned to float64 at a time
 
 
+Scaling: TypeAlias = Literal["raw", "norm", "layer", "filter"]
+
+
 def normalise(
     directions: Tensor,
     weights: Tensor,
     slices: Sequence[ParameterSlice],
-    how: Literal["filter", "none"],
+    how: Scaling,
+    *,
+    keep_biases: bool,
 ) -> Tensor:
     """Scale every direction (D, P) to the size of `weights` (P,).
 
-    ``filter``: each filter is scaled to the norm of the same filter of the weights, d_k <- d_k
-    |w_k| / |d_k|. A filter gives one output of a layer: one first index of a parameter with two
-    dimensions or more. Parameters of one dimension (biases, BatchNorm) become zero (Li et al. 2018,
-    section 4; published code with ``ignore=biasbn``, which adds 1e-10 to |d_k|; here a filter of
-    norm 0 stays 0 instead). ``none``: the direction is scaled as a whole, d <- d |w| / |d| (Xu et
-    al. 2024, section 2.1).
+    ``raw``: not at all. ``norm``: as a whole, d <- d |w| / |d| (Xu et al. 2024, section 2.1).
+    ``layer``, ``filter``: each parameter, or each filter, is scaled to the norm of that of the
+    weights, d_k <- d_k |w_k| / |d_k| (Li et al. 2018, section 4). A filter gives one output of a
+    layer: one first index of a parameter with two dimensions or more; a parameter of one dimension
+    (biases, BatchNorm) is one. Unless they are kept, these become zero in every direction, before
+    anything is scaled (the published code of Li et al. with ``ignore=biasbn``, which adds 1e-10 to
+    |d_k|; here what has norm 0 stays 0 instead).
 
     Raises:
         MetricError: if a direction becomes zero.
     """
-    if how == "none":
-        scaled = _to_norm(directions, torch.linalg.vector_norm(weights))
-    else:
-        scaled = torch.zeros_like(directions)
-        for part in slices:
-            if len(part.shape) > 1:
-                filters = weights[part.start : part.stop].view(part.shape[0], -1)
-                wanted = torch.linalg.vector_norm(filters, dim=1, keepdim=True)
-                drawn = directions[:, part.start : part.stop].reshape(
-                    len(directions), *filters.shape
-                )
-                scaled[:, part.start : part.stop] = _to_norm(drawn, wanted).flatten(1)
+    scaled = directions.clone()
+    for part in slices:
+        here = scaled[:, part.start : part.stop]
+        if len(part.shape) <= 1 and not keep_biases:
+            here.zero_()
+        elif how in ("layer", "filter"):
+            rows = part.shape[0] if how == "filter" and len(part.shape) > 1 else 1
+            filters = weights[part.start : part.stop].view(rows, -1)
+            wanted = torch.linalg.vector_norm(filters, dim=1, keepdim=True)
+            here.copy_(_to_norm(here.reshape(len(scaled), *filters.shape), wanted).flatten(1))
+    if how == "norm":
+        scaled = _to_norm(scaled, torch.linalg.vector_norm(weights))
     if not bool((scaled != 0).any(dim=1).all()):
         raise MetricError(
-            f"slice: normalize: {how} makes a direction zero; the weights are all zero, or"
-            " no parameter has two dimensions (try normalize: none)"
+            f"normalize: {how} makes a direction zero: it is zero itself, the weights are all zero,"
+            " or no parameter has two dimensions"
         )
     return scaled
 

@@ -141,6 +141,10 @@ class HessianOperator:
             product += self._multiply(self._differentiate(chunk), parts, keep=False)
         return product
 
+    def gradient(self) -> Tensor:
+        """Return the gradient (P,) of the mean loss, in float64."""
+        return self._gradient()
+
     def _of_kept(self, vector: Tensor) -> Tensor:
         assert self._kept is not None
         return self._multiply(self._kept, self._parts(vector), keep=True)

@@ -17,14 +17,21 @@ from torch import Tensor, nn
 
 from phasegrid.datasets.dataset import Dataset
 from phasegrid.errors import MetricError
-from phasegrid.keys import stream_seed
 from phasegrid.metrics.directions.drawing import draw_directions
 from phasegrid.metrics.directions.eigenvectors import Eigenvectors, top_eigenvectors
-from phasegrid.metrics.directions.scaling import cosine, normalise
+from phasegrid.metrics.directions.scaling import Scaling, cosine, normalise
 from phasegrid.metrics.hessian.operator import with_right_products
+from phasegrid.metrics.lines.shapes import count_stationary
 from phasegrid.metrics.network.points import finite_or_none
 from phasegrid.metrics.slice import SliceArgs
-from phasegrid.metrics.slice.evaluation import Examples, MovingNetwork, make_examples, measure_slice
+from phasegrid.metrics.slice.evaluation import (
+    Examples,
+    MovingNetwork,
+    draw_some,
+    make_examples,
+    measure_slice,
+    refresh_inputs,
+)
 from phasegrid.models.network_state import copy_network
 from phasegrid.models.weights import has_batch_norm, num_parameters, parameter_slices
 from phasegrid.tasks.scoring import Scoring
@@ -52,13 +59,14 @@ def compute(
         raise MetricError(f"a slice is through one model, got {len(models)}")
     if num_parameters(models[0]) == 0:
         raise MetricError(f"slice: {type(models[0]).__name__} has no trainable parameter")
-    network = MovingNetwork(
-        models[0], _refresh_inputs(models[0], data, settings), settings.precision
-    )
-    inputs, labels = _draw(data.train_inputs, data.train_labels, settings)
+    seed, examples, refreshed = settings.example_seed, settings.examples, None
+    if settings.batch_norm == "refreshed":
+        refreshed = refresh_inputs(models[0], data, settings.refresh_examples, seed)
+    network = MovingNetwork(models[0], refreshed, settings.precision)
+    inputs, labels = draw_some(data.train_inputs, data.train_labels, examples, seed)
     sets = [make_examples(network, inputs, labels, data.scoring)]
     if settings.test:
-        drawn = _draw(data.test_inputs, data.test_labels, settings)
+        drawn = draw_some(data.test_inputs, data.test_labels, examples, seed)
         sets.append(make_examples(network, *drawn, data.scoring))
     network.settle()
     centre_loss = _centre_loss(network, sets[0])
@@ -84,22 +92,6 @@ def symmetric_axis(points: int, radius: float) -> list[float]:
     [-0.5, 0.0, 0.5]
     """
     return [radius * (2 * i - (points - 1)) / (points - 1) for i in range(points)]
-
-
-def count_stationary(values: Sequence[float | None]) -> int | None:
-    """Count the inner points that lie above or below both neighbours: (y_t - y_{t+1})(y_t -
-    y_{t-1}) > 0 (Xu et al. 2024, A.3).
-
-    None if a value is missing.
-
-    >>> count_stationary([2.0, 1.0, 3.0, 0.0])
-    2
-    """
-    present = [value for value in values if value is not None]
-    if len(present) < len(values):
-        return None
-    triples = zip(present, present[1:], present[2:], strict=False)
-    return sum((y - after) * (y - before) > 0 for before, y, after in triples)
 
 
 def _find_directions(
@@ -132,7 +124,9 @@ def _find_directions(
     how = settings.normalize
     if how == "auto":
         how = "filter" if settings.directions == "random" else "none"
-    return found, normalise(directions, weights, parameter_slices(flat.module), how), how
+    by: Scaling = "filter" if how == "filter" else "norm"
+    slices = parameter_slices(flat.module)
+    return found, normalise(directions, weights, slices, by, keep_biases=how == "none"), how
 
 
 def _centre_loss(network: MovingNetwork, examples: Examples) -> float:
@@ -143,31 +137,6 @@ def _centre_loss(network: MovingNetwork, examples: Examples) -> float:
             f" successful training. Was it recorded as diverged?"
         )
     return loss
-
-
-def _draw(inputs: Tensor, labels: Tensor, settings: SliceArgs) -> tuple[Tensor, Tensor]:
-    """Draw `examples` of a set without replacement (all for null, or if there are fewer); the same
-    seed draws the same ones.
-    """
-    if settings.examples is None:
-        return inputs, labels
-    chosen = _some(len(labels), settings.examples, settings.example_seed, "examples")
-    chosen = chosen.to(labels.device)
-    return inputs[chosen], labels[chosen]
-
-
-def _refresh_inputs(model: nn.Module, data: Dataset, settings: SliceArgs) -> Tensor | None:
-    """Draw the training inputs that refresh BatchNorm; None if nothing is refreshed."""
-    if settings.batch_norm == "as_saved" or not has_batch_norm(model):
-        return None
-    inputs = data.train_inputs
-    chosen = _some(len(inputs), settings.refresh_examples, settings.example_seed, "refresh")
-    return inputs[chosen.to(inputs.device)]
-
-
-def _some(total: int, num: int, seed: int, stream: str) -> Tensor:
-    rng = torch.Generator().manual_seed(stream_seed(seed, stream))
-    return torch.randperm(total, generator=rng)[:num]
 
 
 def _grid_columns(axis: list[float], measured: Tensor) -> Row:

@@ -22,15 +22,17 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from phasegrid.datasets.dataset import Dataset
 from phasegrid.errors import MetricError
+from phasegrid.keys import stream_seed
 from phasegrid.metrics.network.folding import FoldedConvolution, fold_batch_norm
 from phasegrid.metrics.network.recording import Recorded
 from phasegrid.models.flat import FlatNetwork
 from phasegrid.models.image_layouts import layer_out
 from phasegrid.models.network_state import kept_buffers, outputs_of
-from phasegrid.models.weights import refresh_batch_norm
+from phasegrid.models.weights import has_batch_norm, refresh_batch_norm
 from phasegrid.tasks import TASKS
-from phasegrid.tasks.scoring import Scoring
+from phasegrid.tasks.scoring import Scores, Scoring
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +104,18 @@ class MovingNetwork:
                 total += sums(inputs, labels)
         return total
 
+    def each(self, examples: Examples) -> tuple[Tensor, Tensor]:
+        """Return the loss of every scored label, and whether its logit is the largest, both (N,) in
+        float64 on the CPU; as `measure`.
+        """
+        found = list[Tensor]()
+        with kept_buffers(self.flat.module), torch.inference_mode():
+            for inputs, labels in examples.batches:
+                scores = self._scores(examples.scoring, inputs, labels)
+                found.append(torch.stack([scores.losses.double(), scores.correct.double()]))
+        losses, correct = torch.cat(found, dim=1).cpu()
+        return losses, correct
+
     def _sums_by(self, scoring: Scoring) -> Callable[[Tensor, Tensor], Tensor]:
         if not TASKS[scoring.task].one_shape:
             return partial(self._score, scoring)
@@ -109,12 +123,15 @@ class MovingNetwork:
             self._sums[scoring] = Recorded(self._score, self.flat.weights.device, scoring)
         return self._sums[scoring]
 
-    def _score(self, scoring: Scoring, inputs: Tensor, labels: Tensor) -> Tensor:
+    def _scores(self, scoring: Scoring, inputs: Tensor, labels: Tensor) -> Scores:
         with self._autocast():
             logits = outputs_of(self._network, self._layer_out(inputs))
         if fault := scoring.fault(logits, labels):
             raise MetricError(f"slice: {fault}")
-        found = scoring.score(logits, inputs, labels)
+        return scoring.score(logits, inputs, labels)
+
+    def _score(self, scoring: Scoring, inputs: Tensor, labels: Tensor) -> Tensor:
+        found = self._scores(scoring, inputs, labels)
         return torch.stack([found.losses.sum(), found.correct.sum().double()])
 
     def _update_folds(self, any_tensor: Tensor) -> Tensor:
@@ -126,6 +143,25 @@ class MovingNetwork:
         return torch.autocast(
             self.flat.weights.device.type, dtype=torch.bfloat16, enabled=self._bf16
         )
+
+
+def draw_some(inputs: Tensor, labels: Tensor, num: int | None, seed: int) -> tuple[Tensor, Tensor]:
+    """Draw `num` examples of a set without replacement (all for None, or if there are fewer); the
+    same seed draws the same ones.
+    """
+    if num is None:
+        return inputs, labels
+    chosen = _some(len(labels), num, seed, "examples").to(labels.device)
+    return inputs[chosen], labels[chosen]
+
+
+def refresh_inputs(model: nn.Module, data: Dataset, num: int | None, seed: int) -> Tensor | None:
+    """Draw `num` training inputs (None: all) that refresh BatchNorm; None without BatchNorm."""
+    inputs = data.train_inputs
+    if not has_batch_norm(model):
+        return None
+    chosen = _some(len(inputs), len(inputs) if num is None else num, seed, "refresh")
+    return inputs[chosen.to(inputs.device)]
 
 
 def make_examples(
@@ -165,6 +201,11 @@ def measure_slice(
     num = torch.tensor([examples.num_scored for examples in sets], dtype=torch.float64)
     means = found.cpu() / num.view(-1, 1, 1, 1)
     return torch.stack([means[..., 0], 100 * (1 - means[..., 1])], dim=-1)
+
+
+def _some(total: int, num: int, seed: int, stream: str) -> Tensor:
+    rng = torch.Generator().manual_seed(stream_seed(seed, stream))
+    return torch.randperm(total, generator=rng)[:num]
 
 
 class _KeptFold(nn.Module):
