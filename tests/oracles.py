@@ -164,3 +164,55 @@ def expected_calibration_error(
             accuracy = (predicted[inside] == np.asarray(labels)[inside]).mean()
             total += inside.mean() * abs(accuracy - confidence[inside].mean())
     return float(total)
+
+
+Draw = tuple[Tensor, Tensor, float]
+"""The inputs and labels of a batch, and a number from U(0, 1)."""
+
+
+def _gradient_at(module: nn.Module, weights: Tensor, inputs: Tensor, labels: Tensor) -> Tensor:
+    """Return the gradient of the mean cross-entropy for flat weights (P,)."""
+    weights = weights.detach().requires_grad_()
+    parameters, start = {}, 0
+    for name, own in module.named_parameters():
+        parameters[name] = weights[start : start + own.numel()].view(own.shape)
+        start += own.numel()
+    loss = cross_entropy(functional_call(module, parameters, (inputs,)), labels)
+    (gradient,) = torch.autograd.grad(loss, weights)
+    return gradient
+
+
+def _flat(module: nn.Module) -> Tensor:
+    return torch.cat([p.detach().reshape(-1) for p in module.parameters()])
+
+
+def mined_w_peak(module: nn.Module, epochs: Sequence[Sequence[Draw]], eta: float) -> Tensor:
+    """Algorithm 1 of Xu et al. 2024."""
+    theta = _flat(module)
+    epsilon = torch.zeros_like(theta)
+    for e, batches in enumerate(epochs, start=1):
+        alpha = e / len(epochs)
+        for inputs, labels, u in batches:
+            lam = alpha * (2 * u - 1)
+            hat = theta + lam * epsilon
+            epsilon = epsilon - eta * lam * _gradient_at(module, hat, inputs, labels)
+    return epsilon
+
+
+def mined_vvv_basin(
+    module: nn.Module,
+    phi: Tensor,
+    epochs: Sequence[Sequence[Draw]],
+    eta: float,
+    alpha: float,
+    gamma: float,
+) -> Tensor:
+    """Algorithm 2 of Xu et al. 2024 from a given phi."""
+    theta = _flat(module)
+    for batches in epochs:
+        for inputs, labels, u in batches:
+            lam = 0.5 - alpha + 2 * alpha * u
+            hat = (1 - lam) * theta + lam * phi
+            here = _gradient_at(module, phi, inputs, labels)
+            phi = phi - eta * (here + gamma * lam * _gradient_at(module, hat, inputs, labels))
+    return phi - theta

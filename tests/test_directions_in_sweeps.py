@@ -4,13 +4,19 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytest
+import torch
+from rich.console import Console
 from test_reading_requests import HEAD, mistakes
 
+import phasegrid
 from phasegrid.config.load import load_sweep
 from phasegrid.estimates import Measurement, Workload
-from phasegrid.jobs import MetricJob
+from phasegrid.jobs import Artifact, MetricJob
 from phasegrid.metrics.directions import DIRECTIONS, DirectionsArgs
+from phasegrid.models.weights import parameters_vector
 from phasegrid.plan.plan import make_plan
+from phasegrid.run.run import RunTarget, run_sweep
+from phasegrid.store.store import Store
 
 
 def jobs(folder: Path, *metrics: str) -> list[MetricJob]:
@@ -44,10 +50,14 @@ BAD = {
         "9:58: metrics.0.directions.networks.0.at: train publishes no checkpoint after epoch 3; it"
         " publishes 0, 2, 4, ...",
     ),
+    "a mining from a second network that is not there": (
+        "directions: {along: [vvv_basin], start: to_1}",
+        "9:45: metrics.0.directions.start: found to_1, but a job has 1 network; allowed: fresh",
+    ),
     "no direction": (
         "directions: {along: [north]}",
-        "9:26: metrics.0.directions.along.0: found 'north'; allowed: gradient, weights, and numbered"
-        " gaussian_0, gaussian_1, ..., to_1, to_2, ..., positive_1, positive_2, ..., negative_1,"
+        "9:26: metrics.0.directions.along.0: found 'north'; allowed: gradient, weights, w_peak,"
+        " vvv_basin, and numbered gaussian_0, gaussian_1, ..., to_1, to_2, ..., positive_1, positive_2, ..., negative_1,"
         " negative_2, ..., component_1, component_2, ...",
     ),
     "fewer steps than eigenvectors": (
@@ -92,6 +102,33 @@ def test_directions_between_named_networks_have_the_first_as_base(tmp_path: Path
     assert job.request.over == "cell"
     assert places(job) == ["weights@epoch-2", "weights"]
     assert len(job.trials) == 2
+
+
+def test_directions_are_stored_with_the_weights_that_they_go_through(tmp_path: Path) -> None:
+    path = tmp_path / "s.yaml"
+    metrics = (
+        "  - directions: {along: [to_1, gradient], over: trajectory, at: [2, 4]}\n"
+        "  - directions: {along: [w_peak, negative_1], epochs: 1, hessian_examples: 50}\n"
+    )
+    text = HEAD.replace("values: [2, 4]", "values: [2]") + metrics
+    path.write_text(text, encoding="utf-8")
+    store = Store.open(str(tmp_path / "store"), create=True)
+    where = RunTarget(serial=True, device="cpu")
+    run_sweep(load_sweep(path), store, where, Console(quiet=True), quiet=True, limit=None)
+    results = phasegrid.open(store.url)
+    rows = results.metric("directions", "s")
+    assert sorted(rows["direction"].unique()) == ["gradient", "negative_1", "to_1", "w_peak"]
+    for key, own in rows[rows["direction"] == "to_1"].groupby("key"):
+        left = store.read_artifact(Artifact(str(key), "directions"))
+        early, late = (
+            parameters_vector(results.model(own.iloc[0]["trial_a"], f"weights@epoch-{epoch}"))
+            for epoch in (2, 4)
+        )
+        torch.testing.assert_close(left["weights"], early, rtol=0, atol=0)
+        torch.testing.assert_close(left["weights"] + left["directions"][0], late)
+    mined = rows[rows["direction"] == "w_peak"]
+    assert mined["mined_loss"].notna().all()
+    assert len(mined) == 2
 
 
 def test_what_directions_cost_grows_with_what_is_asked() -> None:

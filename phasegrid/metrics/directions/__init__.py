@@ -1,8 +1,8 @@
 """Directions through trained weights, left as an artifact for what looks along them."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import Field
 
@@ -18,9 +18,15 @@ from phasegrid.estimates import (
 )
 from phasegrid.metrics.directions.names import names_mistake, networks_needed, numbers_of
 from phasegrid.metrics.hessian import PRODUCT_LAUNCHES, SECOND_ORDER
-from phasegrid.metrics.ranges import Count, Seed
+from phasegrid.metrics.ranges import Count, NonNegative, Positive, Seed
+from phasegrid.texts import counted
 
 Names = Annotated[tuple[str, ...], Field(min_length=1)]
+
+Mined: TypeAlias = Literal["w_peak", "vvv_basin"]
+
+POINTS: Mapping[Mined, int] = {"w_peak": 1, "vvv_basin": 2}
+"""The directions that are mined, each with the number of points whose gradients make an update."""
 
 GRADIENT_BATCH = 128
 """Examples that go forward and backward together where a gradient is that of many."""
@@ -41,7 +47,7 @@ class DirectionsArgs:
       those of positive eigenvalues). ``component_1``, ...: unit principal components of the offsets
       of all networks of the job from the first (Li et al. 2018, section 7.2, have the last network
       of a training there: ``at: [20, 0, 5, 10, 15]``). The sign of eigenvectors and components has
-      no meaning.
+      no meaning. ``w_peak`` is mined by Algorithm 1, ``vvv_basin`` by Algorithm 2.
     - `gradient_examples`: g is that of all training examples (null), or of a batch of so many drawn
       with `example_seed`, the same ones for every trial. (The paper has random batches in section
       2.3, and does not say of how many examples g is elsewhere.)
@@ -51,6 +57,15 @@ class DirectionsArgs:
       SciPy's ``eigsh``, with a tolerance that it does not state.)
     - `batch_norm`: derivatives are those of the network in eval mode, with running statistics
       ``as_saved``, or ``refreshed`` by one pass over the training set. (The paper does not say.)
+
+    - Mining takes `epochs` E over the whole training set in batches of `batch_size`, with steps of
+      size `lr`, eta. (The paper does not say which; the rate and the batch are those of its
+      trainings.) It has no weight decay, momentum or augmentation, and BatchNorm has the statistics
+      of the batch. Algorithm 2 draws lambda from [0.5 - `alpha`, 0.5 + `alpha`] and weighs the loss
+      there by `gamma` (the paper has 0 and 0.1, and 0.1, 0.5 and 0.9; 0 and 0.1 is where it sees
+      three wells). Its phi starts at a network initialised anew (`start` ``fresh``), or at the
+      second network of the job (``to_1``). (The paper does not say; at theta itself its gradient
+      is nearly zero.)
 
     The artifact ``directions`` holds the vectors and theta, both over the trainable parameters.
     Metrics that are ``of`` it scale them as they say.
@@ -63,11 +78,22 @@ class DirectionsArgs:
     hessian_examples: Count = 1000
     steps: Annotated[int, Field(ge=2, le=MAX_COUNT)] = 200
     tolerance: Annotated[float, Field(gt=0, lt=1)] = 1e-2
+    epochs: Count = 20
+    lr: Positive = 0.1
+    batch_size: Count = 128
+    alpha: NonNegative = 0.0
+    gamma: NonNegative = 0.1
+    start: Literal["fresh", "to_1"] = "fresh"
 
 
 def num_eigenvectors(along: Iterable[str]) -> int:
     """Return how many eigenvectors a run must find for these directions."""
     return sum(max(numbers_of(along, kind), default=0) for kind in ("positive", "negative"))
+
+
+def mined_among(along: Sequence[str]) -> list[Mined]:
+    """Return which of these directions are mined, in the order in which they draw."""
+    return [kind for kind in POINTS if kind in along]
 
 
 def _named(args: Mapping[str, Any]) -> Finding | None:
@@ -83,7 +109,13 @@ def _has_steps(args: Mapping[str, Any]) -> Finding | None:
 
 
 def _of_networks(args: Mapping[str, Any], num: int) -> Finding | None:
+    if "vvv_basin" in args["along"] and args["start"] == "to_1" and num < 2:
+        return "start", f"found to_1, but a job has {counted(num, 'network')}; allowed: fresh"
     return networks_needed(args["along"], num, "along")
+
+
+def _passes(args: Mapping[str, Any], _num_train: int) -> float:
+    return float(args["epochs"] * sum(POINTS[kind] for kind in mined_among(args["along"])))
 
 
 def _cost(job: Measurement) -> Guess:
@@ -98,6 +130,8 @@ def _cost(job: Measurement) -> Guess:
         examples = min(int(args["hessian_examples"]), work.num_train)
         products = min(int(args["steps"]), work.num_parameters)
         cost = cost + products * passes(work, examples, examples, 6, PRODUCT_LAUNCHES)
+    mined = work.num_train * _passes(args, work.num_train)
+    cost = cost + passes(work, mined, int(args["batch_size"]), 3)
     if args["batch_norm"] == "refreshed" and (gradient or eigenvectors):
         cost = cost + passes(work, work.num_train, 500, 1)
     return cost
@@ -106,8 +140,9 @@ def _cost(job: Measurement) -> Guess:
 def _memory(job: Measurement) -> int:
     args, work = job.args, job.work
     vectors = len(args["along"]) + job.num_networks + COPIES
+    batch = max(GRADIENT_BATCH, int(args["batch_size"]))
     if not num_eigenvectors(args["along"]):
-        return training_bytes(work, GRADIENT_BATCH, vectors)
+        return job.together * training_bytes(work, batch, vectors)
     vectors += min(int(args["steps"]), work.num_parameters)
     examples = min(int(args["hessian_examples"]), work.num_train)
     graph = SECOND_ORDER * examples * per_example(work)
@@ -123,6 +158,9 @@ DIRECTIONS = Metric(
     usual_over="trial",
     args=DirectionsArgs,
     compute="phasegrid.metrics.directions.compute:compute",
+    compute_many="phasegrid.metrics.directions.compute:compute_many",
+    by_turns="phasegrid.metrics.directions.compute:by_turns",
+    heavy=True,
     one_model=True,
     label="Directions",
     rules=(_named, _has_steps),
@@ -131,9 +169,16 @@ DIRECTIONS = Metric(
     memory=_memory,
     disk=_disk,
     leaves=("directions",),
+    passes=_passes,
     columns=(
         Column("direction", "string", "", "name of the direction", role="axis"),
-        Column("norm", "float64", "", "Euclidean norm |d| of the direction", role="asked"),
+        Column(
+            "norm",
+            "float64",
+            "",
+            "Euclidean norm |d| of the direction; null if not finite",
+            role="asked",
+        ),
         Column(
             "log_density",
             "float64",
@@ -183,6 +228,14 @@ DIRECTIONS = Metric(
             "float64",
             "",
             "share of a component in the sum of the squared offsets; null for other directions",
+            role="asked",
+        ),
+        Column(
+            "mined_loss",
+            "float64",
+            UNIT_OF_LOSS,
+            "mean of what a mining minimises, over its last epoch, before each update; null for"
+            " other directions, or if the mining diverged",
             role="asked",
         ),
         Column("num_parameters", "int64", "", "P, trainable parameters of the network"),

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from phasegrid.declare import Finding
 from phasegrid.texts import counted, suggest
 
-PLAIN = ("gradient", "weights")
+PLAIN = ("gradient", "weights", "w_peak", "vvv_basin")
 """The kinds of which there is one direction."""
 
 NUMBERED = {"gaussian": 0, "to": 1, "positive": 1, "negative": 1, "component": 1}
