@@ -41,17 +41,6 @@ class LeftDirections:
         return self.vectors[[self.names.index(name) for name in names]]
 
 
-def unknown_direction(names: Sequence[str], source: Mapping[str, Any]) -> str | None:
-    """Say which of the `names` directions that are measured with the arguments `source` will not
-    have; None if they have all.
-    """
-    known = tuple(source["along"])
-    unknown = next((name for name in names if name not in known), None)
-    if unknown is None:
-        return None
-    return f"found {unknown}, but the directions are along: [{', '.join(known)}]; add it there"
-
-
 def read_directions(
     models: Sequence[nn.Module], sources: Sequence[Source], metric: str
 ) -> LeftDirections:

@@ -4,7 +4,8 @@ A name is a kind, or a kind and a number.
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from phasegrid.declare import Finding
 from phasegrid.texts import counted, suggest
@@ -67,3 +68,14 @@ def networks_needed(names: Sequence[str], num: int, field: str) -> Finding | Non
             )
             return f"{field}.{place}", message
     return None
+
+
+def unknown_direction(names: Sequence[str], source: Mapping[str, Any]) -> str | None:
+    """Say which of the `names` directions that are measured with the arguments `source` will not
+    have; None if they have all.
+    """
+    known = tuple(source["along"])
+    unknown = next((name for name in names if name not in known), None)
+    if unknown is None:
+        return None
+    return f"found {unknown}, but the directions are along: [{', '.join(known)}]; add it there"

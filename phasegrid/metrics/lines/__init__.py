@@ -9,7 +9,7 @@ from pydantic import Field
 
 from phasegrid.declare import MAX_COUNT, UNIT_OF_LOSS, Column, Finding, Metric
 from phasegrid.estimates import FLOAT, Guess, Measurement, evaluation_bytes, passes
-from phasegrid.metrics.directions.left import unknown_direction
+from phasegrid.metrics.directions.names import unknown_direction
 from phasegrid.metrics.hessian import PRODUCT_LAUNCHES
 from phasegrid.metrics.ranges import Count, NonNegative, Positive, Seed
 
