@@ -196,7 +196,7 @@ def test_what_has_no_directions_is_refused() -> None:
     ("names", "told"),
     [
         (["gaussian_0", "gaussian_0"], "found gaussian_0 twice; name each direction once"),
-        (["gaussian"], "found 'gaussian'; allowed: gradient, weights, and numbered gaussian_0,"),
+        (["gaussian"], "found 'gaussian'; allowed: gradient, weights, w_peak, vvv_basin, and numbered"),
         (["to_0"], "found 'to_0'; allowed"),
         (["gaussian_01"], "found 'gaussian_01'; allowed"),
         (["gradiant"], "did you mean 'gradient'?"),
