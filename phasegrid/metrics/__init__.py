@@ -4,6 +4,7 @@ Nothing here imports torch.
 
 from phasegrid.declare import Metric
 from phasegrid.metrics.accuracy import ACCURACY
+from phasegrid.metrics.angles import ANGLES
 from phasegrid.metrics.average_sharpness import AVERAGE_SHARPNESS
 from phasegrid.metrics.barrier import BARRIER
 from phasegrid.metrics.bleu import BLEU
@@ -20,6 +21,7 @@ from phasegrid.metrics.fisher import FISHER
 from phasegrid.metrics.hessian import HESSIAN
 from phasegrid.metrics.learning_coefficient import LEARNING_COEFFICIENT
 from phasegrid.metrics.lines import LINES
+from phasegrid.metrics.loss_change import LOSS_CHANGE
 from phasegrid.metrics.merge_tree import MERGE_TREE
 from phasegrid.metrics.origin_path import ORIGIN_PATH
 from phasegrid.metrics.perplexity import PERPLEXITY
@@ -67,5 +69,7 @@ METRICS: dict[str, Metric] = {
     "learning_coefficient": LEARNING_COEFFICIENT,
     "power_law": POWER_LAW,
     "merge_tree": MERGE_TREE,
+    "angles": ANGLES,
+    "loss_change": LOSS_CHANGE,
 }
 """In the order in which figures and tables show them."""

@@ -18,8 +18,8 @@ from phasegrid.metrics.directions import DirectionsArgs
 from phasegrid.metrics.directions.compute import compute
 from phasegrid.metrics.directions.drawing import loss_and_gradient
 from phasegrid.metrics.directions.eigenvectors import extreme_eigenvectors
-from phasegrid.metrics.directions.left import LeftDirections, read_directions, unknown_direction
-from phasegrid.metrics.directions.names import names_mistake
+from phasegrid.metrics.directions.left import LeftDirections, read_directions
+from phasegrid.metrics.directions.names import names_mistake, unknown_direction
 from phasegrid.metrics.hessian.operator import HessianOperator
 from phasegrid.metrics.measured import Measured, Source
 from phasegrid.models.flat import FlatNetwork

@@ -148,6 +148,23 @@ def test_the_row_is_that_of_the_dense_spectrum(name: str) -> None:
     assert row["density_nodes"] == sorted(row["density_nodes"])
 
 
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_trace_of_a_layer_is_that_of_its_block_of_the_hessian(name: str) -> None:
+    make, draw = NETWORKS[name]
+    module, (inputs, labels) = seeded(make), draw()
+    diagonal = dense_hessian(module, inputs, labels).diagonal()
+    sizes = [p.numel() for p in module.parameters()]
+    names, wanted = [name for name, _ in module.named_parameters()], dict[str, float]()
+    for tensor, part in zip(names, diagonal.split(sizes), strict=True):
+        layer = tensor.rpartition(".")[0]
+        wanted[layer] = wanted.get(layer, 0.0) + float(part.sum())
+    row = measure(module, inputs, labels)
+    found = dict(zip(row["layers"], row["layer_traces"], strict=True))
+    assert found == pytest.approx(wanted, rel=1e-9, abs=1e-12)
+    assert sum(row["layer_traces"]) == pytest.approx(row["trace"], rel=1e-12)
+    assert measure(module, inputs, labels, trace="hutchinson")["layers"] is None
+
+
 @pytest.mark.parametrize("steps", [8, 20])
 def test_lambda_min_is_known_as_well_as_lambda_max(steps: int) -> None:
     for seed in range(3):

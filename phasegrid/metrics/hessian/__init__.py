@@ -133,6 +133,14 @@ HESSIAN = Metric(
             role="detail",
         ),
         Column("trace_method", "string", "", "exact_ggn, exact_spectrum or hutchinson_deflated"),
+        Column("layers", "list<string>", "", "layers with parameters; null without layer_traces"),
+        Column(
+            "layer_traces",
+            "list<float64>",
+            "",
+            "share of each layer in the trace; null unless it is exact_ggn",
+            label="Hessian trace of the layer",
+        ),
         Column(
             "density_nodes",
             "list<float64>",

@@ -29,7 +29,7 @@ from phasegrid.metrics.hessian.preparing import as_parameters, draw_examples, pr
 from phasegrid.metrics.hessian.trace import TraceEstimate, deflated_hutchinson
 from phasegrid.models.weights import has_batch_norm
 
-Row = dict[str, float | int | str | list[float] | None]
+Row = dict[str, float | int | str | list[float] | list[str] | None]
 
 
 def compute(
@@ -97,9 +97,7 @@ def _measure(
         "lambda_max_residual": float(top.residuals[-1]),
         "lambda_min": float(bottom.ritz_values[0]),
         "lambda_min_residual": float(bottom.residuals[0]),
-        "trace": trace.trace,
-        "trace_stderr": trace.stderr,
-        "trace_method": trace.method,
+        **trace.columns(),
         "density_nodes": density.nodes.tolist(),
         "density_weights": density.weights.tolist(),
         "num_hvps": H.num_products,

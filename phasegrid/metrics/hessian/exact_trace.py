@@ -15,6 +15,8 @@ The formula is written for one row of logits per example and is not used otherwi
   examples in their order.
 """
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
@@ -55,7 +57,17 @@ def exact_trace(
         parts = ggn_trace(module, inputs, curvature)
     except RowsError:
         return None
-    return TraceEstimate(sum(parts.values()), 0.0, "exact_ggn")
+    return TraceEstimate(sum(parts.values()), 0.0, "exact_ggn", _by_layer(module, parts))
+
+
+def _by_layer(module: nn.Module, parts: Mapping[str, float]) -> dict[str, float]:
+    """Add up what belongs to the parameter tensors of one layer: its weight and its bias."""
+    layers: dict[str, float] = {}
+    for name, _ in module.named_parameters():
+        if name in parts:
+            layer = name.rpartition(".")[0] or name
+            layers[layer] = layers.get(layer, 0.0) + parts[name]
+    return layers
 
 
 def is_affine_in_each_tensor(module: nn.Module, inputs: Tensor, rng: torch.Generator) -> bool:

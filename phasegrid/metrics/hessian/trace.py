@@ -18,8 +18,8 @@ with another basis). Letters: N examples, C classes, P parameters, L places of a
 input channels x kernel size.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import partial
 
 import torch
@@ -37,11 +37,24 @@ SHARE_OF_GRAPH_MEMORY = 8  # a chunk of the exact trace takes this share of a ke
 
 @dataclass(frozen=True, slots=True)
 class TraceEstimate:
-    """A trace, its standard error (0 if exact) and the method."""
+    """A trace, its standard error (0 if exact) and the method; the share of each layer, where it is
+    known.
+    """
 
     trace: float
     stderr: float
     method: str
+    layers: Mapping[str, float] = field(default_factory=dict)
+
+    def columns(self) -> dict[str, float | str | list[str] | list[float] | None]:
+        """Return it as columns of the metric ``hessian``."""
+        return {
+            "trace": self.trace,
+            "trace_stderr": self.stderr,
+            "trace_method": self.method,
+            "layers": list(self.layers) or None,
+            "layer_traces": list(self.layers.values()) or None,
+        }
 
 
 def ggn_trace(
