@@ -69,6 +69,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 @app.command()
 def validate(sweep: SweepFile, settings: Settings = None) -> None:
     """Check a sweep file and list every mistake with its place; touches nothing else."""
+    from phasegrid.config.unmeasured import left_out
+
     loaded = load(sweep, settings)
     cells, seeds = len(loaded.points), len(loaded.seeds)
     names = ", ".join(request.name for request in loaded.metrics) or "none"
@@ -80,7 +82,7 @@ def validate(sweep: SweepFile, settings: Settings = None) -> None:
     )
     for line in loaded.tried.lines:
         echo(f"tried {line}")
-    for note in loaded.tried.notes:
+    for note in (*loaded.tried.notes, *left_out(loaded)):
         echo(f"note: {note}")
 
 

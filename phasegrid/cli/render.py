@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from phasegrid.config.load import Sweep
+from phasegrid.config.unmeasured import left_out
 from phasegrid.errors import StoreError, SweepError
 from phasegrid.plan.contents import Plan
 from phasegrid.plan.devices import DEVICES, Device
@@ -72,6 +73,7 @@ def plan_text(
             f"{len(stale)} trials stand where the last plan had another one"
             + ("" if why else " (--why names what changed)")
         )
+    lines += [f"note: {line}" for line in left_out(sweep)]
     if sweep.figures:
         own = ", ".join(request.name for request in sweep.figures)
         lines.append(f"figures of its own: {own}")

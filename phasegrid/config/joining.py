@@ -22,7 +22,7 @@ def check_joined(
     if not request.joins or request.of is None or diagnostics.is_broken("metrics"):
         return
     source = drafts[request.of].request
-    num = _num_jobs(source, [one.request for one in drafts], grid)
+    num = num_jobs(source, [one.request for one in drafts], grid)
     if num == 0:
         message = f"joins what is over one cell; {source.id!r} is over networks across cells"
         diagnostics.add(draft.node("over"), f"{draft.path}.over", message)
@@ -32,12 +32,12 @@ def check_joined(
         diagnostics.add(where, f"{draft.path}.runs", f"found {request.runs}, {has}")
 
 
-def _num_jobs(request: MetricRequest, requests: Sequence[MetricRequest], grid: Grid) -> int:
+def num_jobs(request: MetricRequest, requests: Sequence[MetricRequest], grid: Grid) -> int:
     """Return how many jobs a request has in the cell with the fewest; 0 if they are across
     cells.
     """
     if request.of is not None:
-        num = _num_jobs(requests[request.of], requests, grid)
+        num = num_jobs(requests[request.of], requests, grid)
         return num // (request.runs or num) if request.joins and num else num
     if request.over == "across":
         return 0
