@@ -9,7 +9,7 @@ published files have these differences, and other draws.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias, get_args
 
 from pydantic import Field
 
@@ -38,7 +38,7 @@ leaves 0..1 is clipped.
 - ``pixelate``: means over floor(a H) x floor(a W) equal rectangles, enlarged by repetition.
 """
 
-BENCHMARK = (
+Benchmark: TypeAlias = Literal[
     "gaussian_noise",
     "shot_noise",
     "impulse_noise",
@@ -54,31 +54,13 @@ BENCHMARK = (
     "elastic_transform",
     "pixelate",
     "jpeg_compression",
-)
+]
 """The corruptions of CIFAR-10-C over which its means are taken."""
 
+BENCHMARK: tuple[str, ...] = get_args(Benchmark)
+
 Corruption: TypeAlias = Literal[
-    "none",
-    "all",
-    "gaussian_noise",
-    "shot_noise",
-    "impulse_noise",
-    "blur",
-    "contrast",
-    "brightness",
-    "pixelate",
-    "defocus_blur",
-    "glass_blur",
-    "motion_blur",
-    "zoom_blur",
-    "snow",
-    "frost",
-    "fog",
-    "elastic_transform",
-    "jpeg_compression",
-    "speckle_noise",
-    "spatter",
-    "saturate",
+    "none", "all", Benchmark, "blur", "speckle_noise", "spatter", "saturate"
 ]
 """``all`` of one source, or one. ``blur`` is the file ``gaussian_blur.npy``."""
 
