@@ -1,8 +1,18 @@
 """The columns of `simplex` and `espro`. No torch here."""
 
+from dataclasses import replace
+
 from phasegrid.declare import UNIT_OF_LOSS, Column
 
 PLACED = {"vertex": "each vertex", "sample": "each evaluated point"}
+
+
+def _expected(mean: Column) -> tuple[Column, Column]:
+    """Return the column of a mean over the complex, and that of its standard error."""
+    name, unit = f"{mean.name}_stderr", "points" if mean.unit == "%" else mean.unit
+    error = Column(name, "float64", unit, "its standard error over sampled points", role="detail")
+    return replace(mean, stderr=name), error
+
 
 COLUMNS = (
     Column(
@@ -26,68 +36,44 @@ COLUMNS = (
     Column("dimension", "int64", "", "highest dimension of a simplex", label="simplex dimension"),
     Column("num_modes", "int64", "", "trials joined"),
     Column("num_connectors", "int64", "", "connecting points"),
-    Column(
-        "expected_train_loss",
-        "float64",
-        UNIT_OF_LOSS,
-        "mean loss over the complex, training set",
-        label="simplex training loss",
-        colours="magma_r",
-        stderr="expected_train_loss_stderr",
+    *_expected(
+        Column(
+            "expected_train_loss",
+            "float64",
+            UNIT_OF_LOSS,
+            "mean loss over the complex, training set",
+            label="simplex training loss",
+            colours="magma_r",
+        )
     ),
-    Column(
-        "expected_train_loss_stderr",
-        "float64",
-        UNIT_OF_LOSS,
-        "its standard error over sampled points",
-        role="detail",
+    *_expected(
+        Column(
+            "expected_train_accuracy_percent",
+            "float64",
+            "%",
+            "mean training accuracy over the complex",
+            role="detail",
+        )
     ),
-    Column(
-        "expected_train_accuracy_percent",
-        "float64",
-        "%",
-        "mean training accuracy over the complex",
-        role="detail",
-        stderr="expected_train_accuracy_percent_stderr",
+    *_expected(
+        Column(
+            "expected_test_loss",
+            "float64",
+            UNIT_OF_LOSS,
+            "mean loss over the complex, test set",
+            label="simplex test loss",
+            colours="magma_r",
+        )
     ),
-    Column(
-        "expected_train_accuracy_percent_stderr",
-        "float64",
-        "points",
-        "its standard error over sampled points",
-        role="detail",
-    ),
-    Column(
-        "expected_test_loss",
-        "float64",
-        UNIT_OF_LOSS,
-        "mean loss over the complex, test set",
-        label="simplex test loss",
-        colours="magma_r",
-        stderr="expected_test_loss_stderr",
-    ),
-    Column(
-        "expected_test_loss_stderr",
-        "float64",
-        UNIT_OF_LOSS,
-        "its standard error over sampled points",
-        role="detail",
-    ),
-    Column(
-        "expected_test_accuracy_percent",
-        "float64",
-        "%",
-        "mean test accuracy over the complex",
-        label="simplex test accuracy",
-        colours="magma_r",
-        stderr="expected_test_accuracy_percent_stderr",
-    ),
-    Column(
-        "expected_test_accuracy_percent_stderr",
-        "float64",
-        "points",
-        "its standard error over sampled points",
-        role="detail",
+    *_expected(
+        Column(
+            "expected_test_accuracy_percent",
+            "float64",
+            "%",
+            "mean test accuracy over the complex",
+            label="simplex test accuracy",
+            colours="magma_r",
+        )
     ),
     Column(
         "connector_losses",
