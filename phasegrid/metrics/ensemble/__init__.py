@@ -147,87 +147,59 @@ def _fits(
     return None
 
 
+def _number(
+    name: str,
+    unit: str,
+    doc: str,
+    label: str,
+    role: Literal["value", "asked"] = "asked",
+    better: Literal["lower"] | None = "lower",
+) -> Column:
+    return Column(
+        name,
+        "float64",
+        unit,
+        doc,
+        label=label,
+        quantity=f"ensemble_{name}",
+        better=better,
+        role=role,
+    )
+
+
 def _whole(name: str, called: str, where: str) -> tuple[Column, ...]:
     """Return the columns of the mean prediction on a set; what not every ensemble has is shown
     where it is asked for.
     """
     role: Literal["value", "asked"] = "asked" if name.startswith("scaled") else "value"
+    loss = f"loss of the mean prediction, {where}: -log of the mean probability of the label"
+    ece = f"expected calibration error of the mean, {where}, in [0, 1]"
+    brier = f"Brier score of the mean, {where}, in [0, 2]"
+    of = "of the ensemble"
     return (
-        Column(
-            f"{name}_loss",
-            "float64",
-            UNIT_OF_LOSS,
-            f"loss of the mean prediction, {where}: -log of the mean probability of the label",
-            label=f"{called} loss of the ensemble",
-            quantity=f"ensemble_{name}_loss",
-            better="lower",
-            role=role,
-        ),
-        Column(
+        _number(f"{name}_loss", UNIT_OF_LOSS, loss, f"{called} loss {of}", role),
+        _number(
             f"{name}_error_percent",
-            "float64",
             "%",
             f"error of the mean, {where}",
-            label=f"{called} error of the ensemble",
-            quantity=f"ensemble_{name}_error_percent",
-            better="lower",
-            role=role,
+            f"{called} error {of}",
+            role,
         ),
-        Column(
-            f"{name}_ece",
-            "float64",
-            "",
-            f"expected calibration error of the mean, {where}, in [0, 1]",
-            label=f"{called} calibration error of the ensemble",
-            quantity=f"ensemble_{name}_ece",
-            better="lower",
-            role=role,
-        ),
-        Column(
-            f"{name}_brier",
-            "float64",
-            "",
-            f"Brier score of the mean, {where}, in [0, 2]",
-            label=f"{called} Brier score of the ensemble",
-            quantity=f"ensemble_{name}_brier",
-            better="lower",
-            role="asked",
-        ),
+        _number(f"{name}_ece", "", ece, f"{called} calibration error {of}", role),
+        _number(f"{name}_brier", "", brier, f"{called} Brier score {of}"),
     )
 
 
 def _of_members(name: str, called: str, where: str) -> tuple[Column, ...]:
     """Return the columns of the members on a set."""
+    apart = f"share of labels on which two networks choose differently, {where}, mean over pairs"
+    loss = f"mean over the networks of their own loss, {where}"
+    error = f"mean over the networks of their own error, {where}"
+    of = "of the networks"
     return (
-        Column(
-            f"{name}_disagreement",
-            "float64",
-            "",
-            f"share of labels on which two networks choose differently, {where}, mean over pairs",
-            label=f"{called} disagreement of the networks",
-            quantity=f"ensemble_{name}_disagreement",
-            role="asked",
-        ),
-        Column(
-            f"mean_{name}_loss",
-            "float64",
-            UNIT_OF_LOSS,
-            f"mean over the networks of their own loss, {where}",
-            label=f"mean {called} loss of the networks",
-            quantity=f"ensemble_mean_{name}_loss",
-            better="lower",
-            role="asked",
-        ),
-        Column(
-            f"mean_{name}_error_percent",
-            "float64",
-            "%",
-            f"mean over the networks of their own error, {where}",
-            label=f"mean {called} error of the networks",
-            quantity=f"ensemble_mean_{name}_error_percent",
-            better="lower",
-            role="asked",
-        ),
+        _number(f"{name}_disagreement", "", apart, f"{called} disagreement {of}", better=None),
+        _number(f"mean_{name}_loss", UNIT_OF_LOSS, loss, f"mean {called} loss {of}"),
+        _number(f"mean_{name}_error_percent", "%", error, f"mean {called} error {of}"),
     )
 
 
