@@ -123,6 +123,8 @@ def _metric(
     resolved = resolve_args(metric.args, args, below, diagnostics, varied, beside)
     if not varied:
         _check_metric(metric, resolved, args, below, diagnostics)
+    if over == "trajectory" and not {"at", "networks"} & keys.keys():
+        diagnostics.add(item, below, f"over: trajectory needs at: {ALLOWED_AT}")
     alone = over in ("trial", "pair", "cell") and not {"of", "networks"} & keys.keys()
     if alone and not (over == "cell" and "at" in keys) and not diagnostics.is_broken("seeds"):
         _check_trials(metric, num_seeds, item, below, diagnostics)
@@ -140,15 +142,11 @@ def _metric(
         declared_over=metric.over,
         id=read_id(keys, below, diagnostics),
         at=read_places(keys.get("at"), f"{below}.at", diagnostics),
-        stage=None
-        if "stage" not in keys
-        else read_stage(keys["stage"], stages, f"{below}.stage", diagnostics),
+        stage=read_stage(keys.get("stage"), stages, f"{below}.stage", diagnostics),
         runs=choice.runs,
         joins="of" in keys and "over" in keys,
         varied=varied,
     )
-    if over == "trajectory" and not {"at", "networks"} & keys.keys():
-        diagnostics.add(item, below, f"over: trajectory needs at: {ALLOWED_AT}")
     return Draft(request, metric, item, keys, below)
 
 
