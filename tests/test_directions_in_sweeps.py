@@ -58,7 +58,7 @@ BAD = {
         "directions: {along: [north]}",
         "9:26: metrics.0.directions.along.0: found 'north'; allowed: gradient, weights, w_peak,"
         " vvv_basin, and numbered gaussian_0, gaussian_1, ..., to_1, to_2, ..., positive_1, positive_2, ..., negative_1,"
-        " negative_2, ..., component_1, component_2, ...",
+        " negative_2, ..., component_1, component_2, ..., aligned_1, aligned_2, ...",
     ),
     "fewer steps than eigenvectors": (
         "directions: {along: [positive_3, negative_2], steps: 4}",

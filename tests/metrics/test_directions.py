@@ -16,7 +16,7 @@ from phasegrid.datasets.dataset import Dataset
 from phasegrid.errors import MetricError
 from phasegrid.metrics.directions import DirectionsArgs
 from phasegrid.metrics.directions.compute import compute
-from phasegrid.metrics.directions.drawing import loss_and_gradient
+from phasegrid.metrics.directions.drawing import draw_directions, loss_and_gradient
 from phasegrid.metrics.directions.eigenvectors import extreme_eigenvectors
 from phasegrid.metrics.directions.left import LeftDirections, read_directions
 from phasegrid.metrics.directions.names import names_mistake, unknown_direction
@@ -196,7 +196,10 @@ def test_what_has_no_directions_is_refused() -> None:
     ("names", "told"),
     [
         (["gaussian_0", "gaussian_0"], "found gaussian_0 twice; name each direction once"),
-        (["gaussian"], "found 'gaussian'; allowed: gradient, weights, w_peak, vvv_basin, and numbered"),
+        (
+            ["gaussian"],
+            "found 'gaussian'; allowed: gradient, weights, w_peak, vvv_basin, and numbered",
+        ),
         (["to_0"], "found 'to_0'; allowed"),
         (["gaussian_01"], "found 'gaussian_01'; allowed"),
         (["gradiant"], "did you mean 'gradient'?"),
@@ -286,3 +289,17 @@ def test_networks_on_a_line_have_one_component() -> None:
         find(models, flat_data(), "component_2")
     with pytest.raises(MetricError, match="component_3 needs 4 networks, got 3"):
         find(models, flat_data(), "component_3")
+
+
+def test_the_best_aligned_draw_has_the_smallest_angle_and_the_norm_of_the_gradient() -> None:
+    module, data = seeded(mlp), flat_data()
+    found = find([module], data, "aligned_20", "gradient", "aligned_5", "aligned_1", seed=3)
+    g, rng = vectors(found)[1], generator(3)
+    draws = torch.stack([draw_directions(1, g, rng)[0] for _ in range(20)])
+    cosines = draws @ g / (draws.norm(dim=1) * g.norm())
+    for place, num in ((0, 20), (2, 5), (3, 1)):
+        best = draws[int(cosines[:num].argmax())]
+        torch.testing.assert_close(vectors(found)[place], best * g.norm() / best.norm())
+        assert found.rows[place]["cosine"][1] == pytest.approx(float(cosines[:num].max()))
+    alone = find([module], data, "aligned_5", seed=3)
+    torch.testing.assert_close(vectors(alone)[0], vectors(found)[2], rtol=0, atol=0)

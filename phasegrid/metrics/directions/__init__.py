@@ -38,16 +38,18 @@ class DirectionsArgs:
     al. 2024 (appendix A.4), as they are found: nothing is scaled or normalised here.
 
     - `along`: which, in order. ``gaussian_0``, ``gaussian_1``, ...: independent draws from N(0, I).
-      ``gradient``: -g, g the gradient of the mean loss at theta, without weight decay. ``to_1``,
-      ``to_2``, ...: from theta to the weights of the second, third, ... network of the job: of a
-      later or an earlier checkpoint (``over: trajectory``, ``at: [10, 200]``), or of another trial
-      (``networks: [{seed: 0, at: 10}, {seed: 1}]``). ``weights``: theta itself. ``positive_1``,
-      ``positive_2``, ...: unit eigenvectors of the largest eigenvalues of the Hessian at theta (the
-      paper's "P.E."), ``negative_1``, ...: of the smallest ("N.E."; late in training they may be
-      those of positive eigenvalues). ``component_1``, ...: unit principal components of the offsets
-      of all networks of the job from the first (Li et al. 2018, section 7.2, have the last network
-      of a training there: ``at: [20, 0, 5, 10, 15]``). The sign of eigenvectors and components has
-      no meaning. ``w_peak`` is mined by Algorithm 1, ``vvv_basin`` by Algorithm 2.
+      ``gradient``: -g, g the gradient of the mean loss at theta, without weight decay.
+      ``aligned_100``: of so many further draws from N(0, I), the one at the smallest angle to -g,
+      scaled to its norm (section 2.3 and figure 6). ``to_1``, ``to_2``, ...: from theta to the
+      weights of the second, third, ... network of the job: of a later or an earlier checkpoint
+      (``over: trajectory``, ``at: [10, 200]``), or of another trial (``networks: [{seed: 0, at:
+      10}, {seed: 1}]``). ``weights``: theta itself. ``positive_1``, ``positive_2``, ...: unit
+      eigenvectors of the largest eigenvalues of the Hessian at theta (the paper's "P.E."),
+      ``negative_1``, ...: of the smallest ("N.E."; late in training they may be those of positive
+      eigenvalues). ``component_1``, ...: unit principal components of the offsets of all networks
+      of the job from the first (Li et al. 2018, section 7.2, have the last network of a training
+      there: ``at: [20, 0, 5, 10, 15]``). The sign of eigenvectors and components has no meaning.
+      ``w_peak`` is mined by Algorithm 1, ``vvv_basin`` by Algorithm 2.
     - `gradient_examples`: g is that of all training examples (null), or of a batch of so many drawn
       with `example_seed`, the same ones for every trial. (The paper has random batches in section
       2.3, and does not say of how many examples g is elsewhere.)
@@ -121,7 +123,9 @@ def _passes(args: Mapping[str, Any], _num_train: int) -> float:
 def _cost(job: Measurement) -> Guess:
     work, args, along = job.work, job.args, job.args["along"]
     cost = Guess(1e-7 * (len(along) + job.num_networks) * work.num_parameters)
-    gradient, eigenvectors = numbers_of(along, "gradient"), num_eigenvectors(along)
+    drawn, eigenvectors = max(numbers_of(along, "aligned"), default=0), num_eigenvectors(along)
+    gradient = drawn or numbers_of(along, "gradient")
+    cost = cost + Guess(3e-8 * drawn * work.num_parameters)
     if gradient:
         asked = args["gradient_examples"]
         examples = work.num_train if asked is None else min(int(asked), work.num_train)

@@ -16,7 +16,7 @@ from phasegrid.metrics.directions import DirectionsArgs
 from phasegrid.metrics.directions.drawing import draw_directions, loss_and_gradient
 from phasegrid.metrics.directions.eigenvectors import extreme_eigenvectors
 from phasegrid.metrics.directions.names import numbers_of
-from phasegrid.metrics.directions.scaling import inner_products
+from phasegrid.metrics.directions.scaling import cosine, inner_products
 from phasegrid.metrics.hessian.operator import with_right_products
 from phasegrid.metrics.hessian.preparing import as_parameters, draw_examples, prepare
 from phasegrid.models.weights import has_batch_norm
@@ -53,8 +53,10 @@ def find_untrained(
         found.vectors.update({f"gaussian_{number}": gaussian[number] for number in drawn})
     found.vectors["weights"] = vertices[0]
     _find_between(found, vertices, settings)
-    if "gradient" in settings.along:
+    aligned = numbers_of(settings.along, "aligned")
+    if aligned or "gradient" in settings.along:
         _find_gradient(found, models[0], data, settings, rng)
+    _find_aligned(found, aligned, rng)
     _find_eigenvectors(found, models[0], data, settings, rng)
     return found
 
@@ -114,6 +116,20 @@ def _find_gradient(
         "num_examples": len(labels),
         "batch_norm": settings.batch_norm if has_batch_norm(model) else None,
     }
+
+
+def _find_aligned(found: Found, asked: Sequence[int], rng: torch.Generator) -> None:
+    """Find, of the first so many Gaussian draws, the one at the smallest angle to the negative
+    gradient, and scale it to its norm.
+    """
+    best, nearest = found.weights, -2.0
+    for number in range(1, max(asked, default=0) + 1):
+        descent, drawn = found.vectors["gradient"], draw_directions(1, found.weights, rng)[0]
+        if (nearness := cosine(drawn, descent)) > nearest:
+            best, nearest = drawn, nearness
+        if number in asked:
+            norm = torch.linalg.vector_norm(descent) / torch.linalg.vector_norm(best.double())
+            found.vectors[f"aligned_{number}"] = best.double() * norm
 
 
 def _find_eigenvectors(

@@ -13,7 +13,14 @@ from phasegrid.texts import counted, suggest
 PLAIN = ("gradient", "weights", "w_peak", "vvv_basin")
 """The kinds of which there is one direction."""
 
-NUMBERED = {"gaussian": 0, "to": 1, "positive": 1, "negative": 1, "component": 1}
+NUMBERED = {
+    "gaussian": 0,
+    "to": 1,
+    "positive": 1,
+    "negative": 1,
+    "component": 1,
+    "aligned": 1,
+}
 """The kinds of which there are several, with the first number of each."""
 
 OF_NETWORKS = ("to", "component")
