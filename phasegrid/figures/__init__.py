@@ -18,6 +18,7 @@ from phasegrid.figures.fields import FIELDS
 from phasegrid.figures.matrix import MATRIX
 from phasegrid.figures.overlay import OVERLAY
 from phasegrid.figures.planes import PLANES
+from phasegrid.figures.profiles import PROFILES
 from phasegrid.figures.ranking import RANKING
 from phasegrid.figures.schematic import SCHEMATIC
 from phasegrid.figures.table import TABLE
@@ -184,6 +185,7 @@ FIGURES: Mapping[str, FigureKind] = {
     "planes": PLANES,
     "complex": COMPLEX,
     "fields": FIELDS,
+    "profiles": PROFILES,
     "ranking": RANKING,
     "schematic": SCHEMATIC,
 }
