@@ -1,6 +1,6 @@
 """Read the section ``metrics`` of a sweep: which metrics, with which arguments, of what."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from phasegrid.config.cell_mistakes import in_cell
 from phasegrid.config.diagnostics import Diagnostics
@@ -14,6 +14,7 @@ from phasegrid.config.validate import fields_of, name_and_args, resolve_args
 from phasegrid.config.yaml import Node, plain_text
 from phasegrid.declare import Finding, Metric, make_part
 from phasegrid.errors import SweepError
+from phasegrid.jobs import Over
 from phasegrid.keys import Json, canonical_json
 from phasegrid.registry import identity
 from phasegrid.tasks import mismatch
@@ -125,8 +126,7 @@ def _metric(
         _check_metric(metric, resolved, args, below, diagnostics)
     if over == "trajectory" and not {"at", "networks"} & keys.keys():
         diagnostics.add(item, below, f"over: trajectory needs at: {ALLOWED_AT}")
-    alone = over in ("trial", "pair", "cell") and not {"of", "networks"} & keys.keys()
-    if alone and not (over == "cell" and "at" in keys) and not diagnostics.is_broken("seeds"):
+    if _is_over_seeds(over, keys) and not diagnostics.is_broken("seeds"):
         _check_trials(metric, num_seeds, item, below, diagnostics)
     part = make_part(identity(name), metric.version, metric.args, resolved)
     request = MetricRequest(
@@ -148,6 +148,13 @@ def _metric(
         varied=varied,
     )
     return Draft(request, metric, item, keys, below)
+
+
+def _is_over_seeds(over: Over, keys: Collection[str]) -> bool:
+    """Say whether a job has one network of each seed of a cell, or of some of them."""
+    if over == "cell" and "at" in keys:
+        return False
+    return over in ("trial", "pair", "cell") and not {"of", "networks"} & set(keys)
 
 
 def _named(
