@@ -11,6 +11,11 @@ from phasegrid.texts import listed, suggest
 Stem = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
 Quantities = Annotated[tuple[str, ...], Field(min_length=1)]
 
+Variants: TypeAlias = Annotated[Mapping[str, str], Field(min_length=1)] | None
+"""Ways of measuring by the names that a figure gives them, in its order; null: all, as they are
+called.
+"""
+
 ACROSS = "across"
 """The `cell` of what was measured across cells."""
 

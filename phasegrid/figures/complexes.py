@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from phasegrid.declare import FigureKind, Finding, Grid, Needs
-from phasegrid.figures.checks import Stem, cell_fits, items
+from phasegrid.figures.checks import Stem, Variants, cell_fits, items
 from phasegrid.registry import identity
 
 LossColumn = Literal["train_loss", "test_loss"]
@@ -33,7 +33,7 @@ class ComplexArgs:
     column: LossColumn | Annotated[tuple[LossColumn, ...], Field(min_length=1)] = "train_loss"
     scale: Literal["linear", "log"] = "linear"
     points: bool = True
-    variants: Annotated[Mapping[str, str], Field(min_length=1)] | None = None
+    variants: Variants = None
     cell: Annotated[int, Field(ge=0)] | None = None
     most: Annotated[int, Field(ge=1, le=24)] = 6
     title: str | None = None

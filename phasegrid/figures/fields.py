@@ -1,13 +1,12 @@
 """The kind of figure that draws what networks answer over the plane of two inputs."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated
 
 from pydantic import Field
 
 from phasegrid.declare import FigureKind, Needs
-from phasegrid.figures.checks import Stem
+from phasegrid.figures.checks import Stem, Variants
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +22,7 @@ class FieldsArgs:
     name: Stem
     most: Annotated[int, Field(ge=1, le=24)] = 6
     title: str | None = None
-    variants: Annotated[Mapping[str, str], Field(min_length=1)] | None = None
+    variants: Variants = None
 
 
 FIELDS = FigureKind(

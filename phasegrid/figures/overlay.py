@@ -12,6 +12,7 @@ from phasegrid.figures.checks import (
     CellOrAcross,
     Quantities,
     Stem,
+    Variants,
     cell_fits,
     no_points,
 )
@@ -49,7 +50,7 @@ class OverlayArgs:
     metric: str
     x: str
     y: Quantities
-    variants: Annotated[Mapping[str, str], Field(min_length=1)] | None = None
+    variants: Variants = None
     cell: CellOrAcross = None
     most: Annotated[int, Field(ge=1, le=12)] = 6
     x_scale: Literal["linear", "log"] = "linear"

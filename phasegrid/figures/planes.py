@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from phasegrid.declare import FigureKind, Finding, Grid, Needs
-from phasegrid.figures.checks import Stem
+from phasegrid.figures.checks import Stem, Variants
 from phasegrid.texts import counted
 
 SurfaceColumn = Literal[
@@ -46,7 +46,7 @@ class PlanesArgs:
     most: Annotated[int, Field(ge=1, le=48)] = 12
     variant: str | None = None
     title: str | None = None
-    variants: Annotated[Mapping[str, str], Field(min_length=1)] | None = None
+    variants: Variants = None
     metric: Literal["plane", "swag_curves"] = "plane"
 
     @property

@@ -7,7 +7,15 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from phasegrid.declare import FigureKind, Finding, Grid, Needs
-from phasegrid.figures.checks import ACROSS, CellOrAcross, Stem, cell_fits, items, no_number
+from phasegrid.figures.checks import (
+    ACROSS,
+    CellOrAcross,
+    Stem,
+    Variants,
+    cell_fits,
+    items,
+    no_number,
+)
 from phasegrid.registry import identity
 
 
@@ -32,7 +40,7 @@ class TableArgs:
     columns: Annotated[tuple[str, ...], Field(min_length=1)]
     rows: Mapping[str, tuple[str | None, ...]] | None = None
     metric: str | None = None
-    variants: Annotated[Mapping[str, str], Field(min_length=1)] | None = None
+    variants: Variants = None
     statistics: tuple[str | None, ...] | None = None
     cell: CellOrAcross = None
     most: Annotated[int, Field(ge=1, le=48)] = 12
