@@ -18,6 +18,7 @@ from typing import Any, Literal, TypeAlias, TypeVar
 from phasegrid.declare.columns import UNIT_OF_LOSS as UNIT_OF_LOSS
 from phasegrid.declare.columns import Column as Column
 from phasegrid.declare.columns import Shown as Shown
+from phasegrid.declare.columns import list_column as list_column
 from phasegrid.declare.figures import FigureKind as FigureKind
 from phasegrid.declare.figures import FigureRequest as FigureRequest
 from phasegrid.declare.figures import Grid as Grid

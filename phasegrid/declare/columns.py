@@ -82,6 +82,11 @@ class Column:
         return f"{label} ({self.unit})" if self.unit else label
 
 
+def list_column(name: str, doc: str, unit: str = "", label: str = "") -> Column:
+    """Return a column with a list of numbers in each row."""
+    return Column(name, "list<float64>", unit, doc, label=label)
+
+
 @dataclass(frozen=True, slots=True)
 class Shown:
     """What figures and tables need to know about a metric: its columns, the defaults of its

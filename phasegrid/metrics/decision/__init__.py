@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from phasegrid.declare import MAX_COUNT, Column, DatasetFacts, Finding, Metric
+from phasegrid.declare import MAX_COUNT, Column, DatasetFacts, Finding, Metric, list_column
 from phasegrid.estimates import FLOAT, Guess, Measurement, evaluation_bytes, passes
 from phasegrid.metrics.ranges import Count, NonNegative, Positive
 from phasegrid.metrics.refreshing import nothing_refreshed
@@ -71,10 +71,6 @@ def _fits(
     return "label", f"found {args['label']}; allowed: 0 to {facts.num_classes - 1}"
 
 
-def _list(name: str, doc: str, unit: str = "") -> Column:
-    return Column(name, "list<float64>", unit, doc)
-
-
 def _percent(name: str, doc: str, label: str) -> Column:
     return Column(
         name, "float64", "%", doc, label=label, limits=(0, 100), quantity=f"decision_{name}"
@@ -95,8 +91,8 @@ DECISION = Metric(
     memory=_memory,
     fits=_fits,
     columns=(
-        _list("axis", "first input of the points of the grid, ascending"),
-        _list("axis_2", "second input of these"),
+        list_column("axis", "first input of the points of the grid, ascending"),
+        list_column("axis_2", "second input of these"),
         Column(
             "field",
             "list<list<float64>>",
@@ -110,9 +106,9 @@ DECISION = Metric(
             "",
             "the same by each of the few networks: entry [s] holds the lines of its grid in order",
         ),
-        _list("train_x", "first input of the training points (at most 1000)"),
-        _list("train_y", "second input of these"),
-        _list("train_labels", "their classes"),
+        list_column("train_x", "first input of the training points (at most 1000)"),
+        list_column("train_y", "second input of these"),
+        list_column("train_labels", "their classes"),
         _percent(
             "train_agreement_percent",
             "share of training points on which the few networks all choose one class",

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from phasegrid.declare import MAX_COUNT, UNIT_OF_LOSS, Column, Finding, Metric, later
+from phasegrid.declare import MAX_COUNT, UNIT_OF_LOSS, Column, Finding, Metric, later, list_column
 from phasegrid.estimates import FLOAT, Guess, Measurement, evaluation_bytes, passes
 from phasegrid.metrics.augmentation import AsTrained, augments_images
 from phasegrid.metrics.ranges import Count, NonNegative
@@ -171,10 +171,6 @@ def _has_modes(args: Mapping[str, Any], num: int) -> Finding | None:
     return None if unknown is None else ("vertices", unknown)
 
 
-def _list(name: str, doc: str) -> Column:
-    return Column(name, "list<float64>", "", doc)
-
-
 def _detail(name: str, doc: str) -> Column:
     return Column(name, "float64", "", doc, role="detail")
 
@@ -195,16 +191,16 @@ PLANE = Metric(
     cost=_cost,
     memory=_memory,
     columns=(
-        _list("axis", "coordinates along u, in weight space, ascending"),
-        _list("axis_2", "those along v"),
+        list_column("axis", "coordinates along u, in weight space, ascending"),
+        list_column("axis_2", "those along v"),
         *chain.from_iterable(map(_columns, MEASURED)),
-        _list(
+        list_column(
             "points_u",
             "u of each network in order; or of the first end, each bend, and the end; or of each"
             " vertex of a complex, modes before connectors",
         ),
-        _list("points_v", "v of these points"),
-        _list("points_distance", "distance of these points from the plane"),
+        list_column("points_v", "v of these points"),
+        list_column("points_distance", "distance of these points from the plane"),
         Column(
             "points_name", "list<string>", "", "names of these vertices; null without a complex"
         ),
@@ -217,10 +213,10 @@ PLANE = Metric(
             " of the complex between them; null without one",
         ),
         Column("num_bends", "int64", "", "how many of these points are bends of a curve"),
-        _list("path_t", "121 equally spaced points of the curve; null without a curve"),
-        _list("path_u", "u of these points of the curve"),
-        _list("path_v", "v of these points of the curve"),
-        _list("path_distance", "distance of these points of the curve from the plane"),
+        list_column("path_t", "121 equally spaced points of the curve; null without a curve"),
+        list_column("path_u", "u of these points of the curve"),
+        list_column("path_v", "v of these points of the curve"),
+        list_column("path_distance", "distance of these points of the curve from the plane"),
         _detail("width", "length of the side along u, from the first to the second point on it"),
         _detail("height", "distance of the third point from the line through these"),
         _detail("shear", "place of the third point along this line, as a share of the width"),

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from phasegrid.declare import MAX_COUNT, UNIT_OF_LOSS, Column, Finding, Metric, later
+from phasegrid.declare import MAX_COUNT, UNIT_OF_LOSS, Column, Finding, Metric, later, list_column
 from phasegrid.estimates import FLOAT, Guess, Measurement, evaluation, evaluation_bytes, passes
 from phasegrid.metrics.augmentation import AsTrained, augments_images
 from phasegrid.metrics.plane import PLANE
@@ -134,9 +134,9 @@ SWAG_CURVES = Metric(
             for column in PLANE.columns
             if column.type.startswith("list") or column.name == "num_bends"
         ),
-        Column("samples_u", "list<float64>", "", "u of each sampled bend"),
-        Column("samples_v", "list<float64>", "", "v of each sampled bend"),
-        Column("samples_distance", "list<float64>", "", "its distance from the plane"),
+        list_column("samples_u", "u of each sampled bend"),
+        list_column("samples_v", "v of each sampled bend"),
+        list_column("samples_distance", "its distance from the plane"),
         Column("samples_path_u", "list<list<float64>>", "", "u of points of each sampled curve"),
         Column("samples_path_v", "list<list<float64>>", "", "v of these"),
     ),

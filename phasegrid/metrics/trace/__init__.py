@@ -4,7 +4,7 @@ it.
 
 from dataclasses import dataclass
 
-from phasegrid.declare import UNIT_OF_LOSS, Column, Metric
+from phasegrid.declare import UNIT_OF_LOSS, Column, Metric, list_column
 from phasegrid.estimates import evaluation_bytes, passes
 
 
@@ -13,10 +13,6 @@ class TraceArgs:
     """The networks are those of the request, in its order: ``over: trajectory, at: checkpoints``.
     There are no arguments.
     """
-
-
-def _list(name: str, unit: str, doc: str, label: str = "") -> Column:
-    return Column(name, "list<float64>", unit, doc, label=label)
 
 
 TRACE = Metric(
@@ -30,14 +26,16 @@ TRACE = Metric(
     cost=lambda job: passes(job.work, job.num_networks * job.work.num_test, 500, 1),
     memory=lambda job: evaluation_bytes(job.work),
     columns=(
-        _list("after_epochs", "", "epochs done when each network was left", "epochs"),
-        _list("lr", "", "learning rate of the update before each network", "learning rate"),
-        _list("test_loss", UNIT_OF_LOSS, "mean test loss of each network, eval mode"),
-        _list("test_error_percent", "%", "test error of each network"),
-        _list(
-            "distance", "", "Euclidean distance from the first network", "distance from the start"
+        list_column("after_epochs", "epochs done when each network was left", "", "epochs"),
+        list_column("lr", "learning rate of the update before each network", "", "learning rate"),
+        list_column("test_loss", "mean test loss of each network, eval mode", UNIT_OF_LOSS),
+        list_column("test_error_percent", "test error of each network", "%"),
+        list_column(
+            "distance", "Euclidean distance from the first network", "", "distance from the start"
         ),
-        _list("steps", "", "Euclidean distance of each network but the first from the one before"),
+        list_column(
+            "steps", "Euclidean distance of each network but the first from the one before", ""
+        ),
         Column(
             "mean_step",
             "float64",
