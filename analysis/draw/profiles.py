@@ -142,15 +142,9 @@ def _look(direction: str, directions: Sequence[str]) -> dict[str, Any]:
 def _draw_patches(ax: Axes, row: Mapping[Any, Any], width: float) -> None:
     """Draw the second-order approximations of a line, each over a twentieth of it."""
     lists = [listed(row, f"patch_{name}") for name in ("t", "loss", "slope", "curvature")]
-    step, look = np.linspace(-width / 40, width / 40, 21), SECOND_ORDER
+    step = np.linspace(-width / 40, width / 40, 21)
     for t, loss, slope, curvature in zip(*lists, strict=True):
-        ax.plot(
-            t + step,
-            loss + slope * step + curvature * step**2 / 2,
-            color=OTHER,
-            linewidth=2.2,
-            alpha=0.7,
-        )
+        ax.plot(t + step, loss + slope * step + curvature * step**2 / 2, **SECOND_ORDER)
 
 
 def _handles(rows: pd.DataFrame, what: Profile, directions: Sequence[str]) -> list[Line2D]:
