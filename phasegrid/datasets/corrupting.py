@@ -22,6 +22,11 @@ CHUNK = 1024  # images per step: bounds memory, and determines the draws
 ROUNDING = 1e-3
 """How far pixels may lie outside 0..1: float32 gives 1e-6."""
 
+LEVELS = 16 * 16 * 255
+"""Bytes and sixteenths are multiples of 1/LEVELS, to which shot noise rounds its rates: what the
+normalisation of the data leaves in the last digit would change how many numbers it draws.
+"""
+
 
 def shifted(data: Dataset, shift: Shift) -> Dataset:
     """Return the data with its test set corrupted: R sets (R N, C, H, W), one after another, in the
@@ -105,7 +110,8 @@ def _gaussian_noise(x: Tensor, amount: float, rng: np.random.Generator) -> Tenso
 
 
 def _shot_noise(x: Tensor, amount: float, rng: np.random.Generator) -> Tensor:
-    return torch.from_numpy(rng.poisson(x.numpy() * amount) / amount).float()
+    rates = (x.double() * LEVELS).round() * (amount / LEVELS)
+    return torch.from_numpy(rng.poisson(rates.numpy()) / amount).float()
 
 
 def _impulse_noise(x: Tensor, amount: float, rng: np.random.Generator) -> Tensor:
@@ -134,7 +140,7 @@ def _brightness(x: Tensor, amount: float, _rng: np.random.Generator) -> Tensor:
 
 def _pixelate(x: Tensor, amount: float, _rng: np.random.Generator) -> Tensor:
     height, width = x.shape[2:]
-    rows, columns = (_areas(int(amount * size), size) for size in (height, width))
+    rows, columns = (_areas(max(1, int(amount * size)), size) for size in (height, width))
     small = rows @ x @ columns.t()
     return functional.interpolate(small, (height, width), mode="nearest-exact")
 

@@ -30,12 +30,13 @@ AMOUNTS: Mapping[str, tuple[float, ...]] = {
 leaves 0..1 is clipped.
 
 - ``gaussian_noise``: x + a z, z ~ N(0, 1).
-- ``shot_noise``: Poisson(a x) / a.
+- ``shot_noise``: Poisson(a x) / a, x to the nearest 1/65280.
 - ``impulse_noise``: a share a of the numbers becomes 0 or 1, half of them each.
 - ``blur``: a Gaussian of standard deviation a pixels, cut off at 4 a, edges repeated.
 - ``contrast``: m + a (x - m), m the mean of a channel of an image.
 - ``brightness``: x + a.
-- ``pixelate``: means over floor(a H) x floor(a W) equal rectangles, enlarged by repetition.
+- ``pixelate``: means over floor(a H) x floor(a W) equal rectangles, at least one, enlarged by
+  repetition.
 """
 
 Benchmark: TypeAlias = Literal[
@@ -74,7 +75,8 @@ class Shift:
       another, so that errors, losses and Brier scores are means over the corruptions; calibration
       errors are means of those of each.
     - `severity`: 1 to 5; 0 leaves the images as they are.
-    - `corruption_seed` seeds the noise: all networks get the same images.
+    - `corruption_seed` seeds the noise: all networks get the same images, however their data are
+      normalised (shot noise: if pixels are bytes or sixteenths).
     - `corruption_source`: ``made`` (`AMOUNTS`), or the published ``files`` of CIFAR-10-C or
       CIFAR-100-C in `corruption_root`: ``gaussian_noise.npy``, ..., ``labels.npy``, of five
       severities of the whole test set, one after another. ``all`` are the seven that are made, or

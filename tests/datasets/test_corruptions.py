@@ -55,6 +55,26 @@ def test_noise_depends_on_the_seed_alone(name: str) -> None:
     assert torch.equal(corrupted(images, name, 3, 1), corrupted(images, name, 3, 1))
 
 
+@pytest.mark.parametrize("levels", [255, 16])
+@pytest.mark.parametrize("name", AMOUNTS)
+def test_images_are_the_same_however_the_data_are_normalised(name: str, levels: int) -> None:
+    images = (photographs(20) * levels).round() / levels
+    images = images.masked_fill(images < 0.4, 0)  # a rate of 0 draws nothing, one of 1e-9 does
+    raw, shift = normalised(images), Shift(corruption=name, severity=3)  # type: ignore[arg-type]
+    raw = replace(raw, test_inputs=images, pixel=torch.tensor(1 / 255), padding=torch.zeros(()))
+    expected = shifted(raw, shift).test_inputs
+    for mean, std in ((0.43, 0.37), (0.301, 0.377)):
+        pixel, padding = torch.tensor(1 / (255 * std)), torch.tensor(-mean / std)
+        data = replace(raw, test_inputs=(images - mean) / std, pixel=pixel, padding=padding)
+        found = shifted(data, shift).test_inputs * std + mean
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)  # of float32
+
+
+def test_one_pixel_is_its_own_mean() -> None:
+    pixel = torch.full((1, 1, 1, 1), 0.25)
+    assert torch.equal(corrupted(pixel, "pixelate", 5), pixel)
+
+
 def test_noise_has_the_moments_of_its_formula() -> None:
     grey = torch.full((60, 3, 32, 32), 0.5)
     num = grey.numel()

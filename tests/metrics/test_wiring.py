@@ -79,6 +79,7 @@ def test_no_simplex_of_an_unfinished_complex_is_a_face_of_another_or_a_point() -
         ((("w0", "c0", "w0"),), 1, "wiring.0", "names a vertex twice"),
         ((("c0",),), 1, "wiring.0", "at least two vertices"),
         ((("w0", "c0"), ("c0", "w0")), 1, "wiring.1", "which is simplex 0 too"),
+        ((("w0", "c0"), ("w1", "c0", "w0")), 1, "wiring.0", "[w0, c0], a face of simplex 1"),
         ((("w0", "c0"), ("w1", "c0")), 2, "wiring", "no simplex has c1"),
         ((("w0", "c1"), ("c1", "c0")), 2, "wiring", "c0 shares no simplex with a mode or an"),
         ((("w0", "c0"), ("w1", "c1")), 2, "wiring.1", "[w1, c1] is not connected with [w0, c0]"),

@@ -30,7 +30,8 @@ class DecisionArgs:
     set gives its inputs (``dataset.normalize``). `mean`: the field of all networks is the mean of
     their probabilities, or the probability of their mean logits, as in the published notebook.
     A place is away from the data if no training point is within `radius` (null: the median
-    distance of a training point from its nearest other).
+    distance of a training point from its nearest other; of an even number of points the lower of
+    the two in the middle).
     """
 
     points: Annotated[int, Field(ge=2, le=MAX_COUNT)] = 100

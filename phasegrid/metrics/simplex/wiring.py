@@ -96,6 +96,9 @@ def wiring_mistake(wiring: Wiring, num_connectors: int) -> Finding | None:
             return place, f"found {_words(simplex)}; a simplex has at least two vertices"
         if own in seen:
             return place, f"found {_words(simplex)}, which is simplex {seen[own]} too; each once"
+        whole = next((i for i, other in enumerate(wiring) if own < {*other}), None)
+        if whole is not None:
+            return place, f"found {_words(simplex)}, a face of simplex {whole}; leave it out"
         seen[own] = index
     return _connector_mistake(wiring, num_connectors) or _apart(wiring)
 
