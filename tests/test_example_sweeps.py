@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 from rich.console import Console
@@ -50,6 +51,21 @@ def test_the_page_has_pieces() -> None:
 def test_a_piece_of_the_page_stands_in_its_sweep(index: int) -> None:
     whole, piece = (read(pieces()[i]) for i in (0, index))
     assert make_plan(load_sweep({**whole, **piece})).cells
+
+
+def test_the_network_of_the_page_can_be_planned(tmp_path: Path) -> None:
+    (code,) = re.findall(r'^```python\n("""my_lab/net.*?)^```', PAGE.read_text(), re.S | re.M)
+    (tmp_path / "my_lab").mkdir()
+    (tmp_path / "my_lab/net.py").write_text(code)
+    labels = np.arange(40) % 2
+    arrays = {f"{split}_inputs": np.ones((40, 5)) for split in ("train", "test")}
+    arrays |= {f"{split}_labels": labels for split in ("train", "test")}
+    np.savez(tmp_path / "mine.npz", **arrays)
+    mine = {
+        "dataset": {"name": "npz", "path": str(tmp_path / "mine.npz")},
+        "model": {"name": f"{tmp_path}/my_lab/net.py:NET"},
+    }
+    assert make_plan(load_sweep({**read(pieces()[0]), **mine})).cells
 
 
 def run(name: str, folder: Path) -> Results:

@@ -216,9 +216,12 @@ def _array_mistakes(header: Header) -> list[str]:
         mistakes.append(
             f"{header.name} has the type {header.dtype}; allowed: uint8, floating point"
         )
+    dimensions = len(header.shape)
     fewest = 3 if header.name.endswith("images") else 2
-    if len(header.shape) < fewest or len(header.shape) > 4:
-        mistakes.append(f"{header.name} has {len(header.shape)} dimensions; allowed: {fewest} to 4")
+    if dimensions < fewest or dimensions > 4:
+        mistake = f"{header.name} has {dimensions} dimensions; allowed: {fewest} to 4"
+        vectors = f" (vectors are called {header.name.removesuffix('images')}inputs)"
+        mistakes.append(mistake + (vectors if dimensions == 2 else ""))
     return mistakes
 
 

@@ -157,7 +157,10 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     ({"train_images": None}, "train_images or train_inputs is missing"),
     ({"test_labels": None}, "test_labels is missing.*It holds train_images uint8"),
     ({"train_images": np.zeros((12, 3, 8, 6), np.int64)}, "train_images has the type int64"),
-    ({"train_images": np.zeros((12, 3), np.uint8)}, "train_images has 2 dimensions; allowed: 3"),
+    (
+        {"train_images": np.zeros((12, 3), np.uint8)},
+        r"has 2 dimensions; allowed: 3 to 4 \(vectors are called train_inputs\)",
+    ),
     ({"test_images": np.zeros((0, 3, 8, 6), np.uint8)}, "test_images is empty"),
     ({"test_labels": np.float64(3)}, r"test_labels has the shape \(\)"),
     ({"train_labels": np.zeros((12, 1), np.int64)}, r"train_labels has the shape \(12, 1\)"),
