@@ -311,8 +311,9 @@ class CellBuilder:
 
     def _check_fit(self, name: str, model: Built, dataset: Built, point: Point) -> None:
         """Check that a model fits the data; another kind of data is reported at its name."""
-        declared = self._template.choices["model"][name].declared
-        if dataset.facts is not None and isinstance(declared, Model):
+        declared, pair = self._template.choices["model"][name].declared, (id(model), id(dataset))
+        if dataset.facts is not None and isinstance(declared, Model) and pair not in self._checked:
+            self._checked.add(pair)
             finding = model_mistake(name, declared, model.args, dataset.facts)
             if finding is not None and finding[0] == "model.name":
                 self._mistakes.report(finding, point, ("model.name", "dataset.name"))

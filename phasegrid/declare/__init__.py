@@ -13,6 +13,7 @@ Raise `version` by hand when the numbers change.
 import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, field, fields
+from functools import cache
 from typing import Any, Literal, TypeAlias, TypeVar
 
 from phasegrid.declare.columns import UNIT_OF_LOSS as UNIT_OF_LOSS
@@ -346,7 +347,8 @@ def import_function(reference: str | Callable[..., T]) -> Callable[..., T]:
     return function
 
 
-def later_defaults(args_type: type) -> dict[str, Json]:
+@cache
+def later_defaults(args_type: type) -> Mapping[str, Json]:
     """Return the arguments declared by `later` with their defaults; `make_part` leaves them out."""
     return {spec.name: _default(spec) for spec in fields(args_type) if spec.metadata.get("later")}
 
