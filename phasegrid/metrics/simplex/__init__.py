@@ -62,15 +62,17 @@ def trained_passes(args: Mapping[str, Any], _num_train: int) -> float:
     return float(args["connectors"] * args["epochs"] * args["samples"])
 
 
-STACKED = 2.0
-"""An update of a stack of points starts as many kernels as that of so many points in turn, those of
-the volume included: measured for 5 points of perceptrons of width 16 and 64, 1.8 and 1.4.
+OF_COMPLEX = 2.2
+"""The kernels of an update in which the network has no part (batch, points, volume, optimizer: 64
+were counted), as a multiple of those that go through a perceptron and back (29).
 """
 
 
 def cost(job: Measurement) -> Guess:
-    """Guess the seconds: the training of the connectors, then the points and the vertices. (On a
-    GPU the points take turns: launches and traffic count for each.)
+    """Guess the seconds: the training of the connectors, then the points and the vertices.
+
+    On one core a small network's points are a stack, whose kernels start once; of a large one they
+    hardly count. (On a GPU the points take turns: launches and traffic count for each.)
     """
     work, args = job.work, job.args
     examples = work.num_train / (1 - float(args.get("poison_share", 0.0)))
@@ -79,7 +81,7 @@ def cost(job: Measurement) -> Guess:
         int(args["samples"]),
     )
     update = passes(work, trained, int(args["batch_size"]), 3)
-    steps = replace(samples * update, overhead_s=min(samples, STACKED) * update.overhead_s)
+    steps = replace(samples * update, overhead_s=(1 + OF_COMPLEX) * update.overhead_s)
     complexes = int(args["connectors"]) if args.get("every_connector") else 1
     vertices = job.num_networks + int(args["connectors"])
     return steps + 2 * (complexes * int(args["eval_samples"]) + vertices) * evaluation(work)
