@@ -23,7 +23,7 @@ from phasegrid.plan.plan import make_plan
 from phasegrid.registry import declared_metric, identity, resolve_figure
 
 FOLDER = Path(__file__).resolve().parent.parent / "sweeps"
-FOLDERS = ("taxonomy", "connectivity", "simplexes", "sharp-modes")
+FOLDERS = ("taxonomy", "connectivity", "simplexes", "sharp-modes", "landscape")
 FILES = {
     f"{path.parent.name}/{path.stem}": path
     for folder in FOLDERS

@@ -34,9 +34,16 @@ NUM_EXAMPLES = Column(
 BATCH_NORM = Column("batch_norm", "string", "", "BatchNorm policy used; null without BatchNorm")
 
 
-def sharpness(name: str, doc: str, label: str, unit: str = "", stderr: str = "") -> Column:
-    """Declare a number that is larger where the loss is sharper: shown on a log scale; less is
-    better, as the papers on sharpness say.
+def sharpness(
+    name: str,
+    doc: str,
+    label: str,
+    unit: str = "",
+    stderr: str = "",
+    scale: Literal["linear", "log"] = "log",
+) -> Column:
+    """Declare a number that is larger where the loss is sharper: less is better, as the papers on
+    sharpness say.
     """
     return Column(
         name,
@@ -45,7 +52,7 @@ def sharpness(name: str, doc: str, label: str, unit: str = "", stderr: str = "")
         doc,
         label=label,
         better="lower",
-        scale="log",
+        scale=scale,
         colours="magma_r",
         stderr=stderr,
     )

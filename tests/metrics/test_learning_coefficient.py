@@ -79,6 +79,17 @@ def test_of_a_network_it_is_that_of_its_quadratic_loss() -> None:
     assert len(row["chain_values"]) == 4
 
 
+def test_a_step_suits_the_largest_curvature() -> None:
+    q = quadratic()
+    args: dict[str, Any] = {"chains": 2, "draws": 2, "burn_in": 0}
+    row = measure("learning_coefficient", q.module, q.data, gamma=7.0, **args)
+    top = float(torch.linalg.eigvalsh(q.H)[-1])
+    assert row["step"] == pytest.approx(0.5 / (8 / math.log(8) * top + 7.0), rel=0.05)
+    q.data.train_inputs.zero_()
+    with pytest.raises(MetricError, match="nothing says how large a step may be; give step"):
+        measure("learning_coefficient", q.module, q.data, gamma=0.0, **args)
+
+
 def test_a_chain_that_diverges_gives_no_number() -> None:
     row = measure("learning_coefficient", seeded(mlp), vectors(), step=1e3, draws=20, burn_in=2)
     assert row["learning_coefficient"] is None

@@ -5,7 +5,16 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from phasegrid.declare import Column, Finding, Metric
-from phasegrid.estimates import Guess, Measurement, passes, training_bytes
+from phasegrid.estimates import (
+    COPIES,
+    FLOAT,
+    Guess,
+    Measurement,
+    passes,
+    per_example,
+    training_bytes,
+)
+from phasegrid.metrics.hessian import PRODUCT_LAUNCHES, SECOND_ORDER
 from phasegrid.metrics.on_examples import BATCH_NORM, GRADIENT_BATCH, LOSS, sharpness, stderr_of
 from phasegrid.metrics.ranges import Count, NonNegative, Positive
 
@@ -17,23 +26,31 @@ class LearningCoefficientArgs:
     2023, section 4). n is the number of training labels, L the mean loss of all of them. It is half
     the number of parameters for a regular model, and less for a singular one.
 
-    - The mean is over `chains` runs of SGLD from w* with steps of size `step`, batches of
-      `batch_size` examples, and `draws` steps after `burn_in` others. The loss at w* is taken on
-      the batch of each draw, which removes the noise of the batch.
-    - `gamma` 100 and `step` must suit the network: the result depends on both, and a chain needs
-      some 2 / (`step` x `gamma`) steps to forget its start. `drift`, `loss_trace` and the spread
-      over chains show whether it has. Too large a step makes chains diverge; then the number is
-      null.
+    - The mean is over `chains` runs of SGLD from w* with batches of `batch_size` examples, and
+      `draws` steps after `burn_in` others. The loss at w* is taken on the batch of each draw, which
+      removes the noise of the batch.
+    - `step`: null is 1 / (2 (n b lambda_max + gamma)), with the largest eigenvalue of the Hessian
+      on 200 examples: a seventh too much variance along its eigenvector, less elsewhere. A larger
+      step can make chains diverge; then the number is null.
+    - The result depends on `gamma`, and a chain needs some 2 / (`step` x `gamma`) steps to forget
+      its start. `drift`, `loss_trace` and the spread over chains show whether it has.
     - `batch_norm`: ``as_saved`` or ``refreshed``, as in the metric ``hessian``.
     """
 
     chains: Count = 4
-    draws: Count = 400
-    burn_in: Count = 200
-    step: Positive = 1e-4
+    draws: Count = 200
+    burn_in: Count = 100
+    step: Positive | None = None
     gamma: NonNegative = 100.0
-    batch_size: Count = 256
+    batch_size: Count = 128
     batch_norm: Literal["as_saved", "refreshed"] = "as_saved"
+
+
+CURVED = 200
+"""Examples on which the largest eigenvalue is found."""
+
+STEPS = 10
+"""Lanczos steps for it, at least."""
 
 
 def _chains_have_a_spread(args: Mapping[str, Any]) -> Finding | None:
@@ -46,7 +63,18 @@ def _cost(job: Measurement) -> Guess:
     args, work = job.args, job.work
     batch = min(int(args["batch_size"]), work.num_train)
     steps = int(args["chains"]) * (int(args["draws"]) + int(args["burn_in"]))
-    return steps * passes(work, batch, min(batch, GRADIENT_BATCH), 4)
+    chains = steps * passes(work, batch, min(batch, GRADIENT_BATCH), 4)
+    if args["step"] is not None:
+        return chains
+    num = min(CURVED, work.num_train)
+    return chains + STEPS * passes(work, num, num, 6, PRODUCT_LAUNCHES)
+
+
+def _memory(job: Measurement) -> int:
+    chains = training_bytes(job.work, GRADIENT_BATCH)
+    num = min(CURVED, job.work.num_train)
+    curved = FLOAT * SECOND_ORDER * num * per_example(job.work)
+    return max(chains, FLOAT * (COPIES + STEPS) * job.work.num_parameters + curved)
 
 
 LEARNING_COEFFICIENT = Metric(
@@ -56,13 +84,14 @@ LEARNING_COEFFICIENT = Metric(
     label="Local learning coefficient",
     rules=(_chains_have_a_spread,),
     cost=_cost,
-    memory=lambda job: training_bytes(job.work, GRADIENT_BATCH),
+    memory=_memory,
     columns=(
         sharpness(
             "learning_coefficient",
             "local learning coefficient; negative where the chains find a lower loss",
             "local learning coefficient",
             stderr="learning_coefficient_stderr",
+            scale="linear",
         ),
         stderr_of("learning_coefficient", "standard error over the chains"),
         Column(
@@ -79,6 +108,7 @@ LEARNING_COEFFICIENT = Metric(
             "",
             "mean over chains of the loss above that at w*, at each step, burn-in included",
         ),
+        Column("step", "float64", "", "size of the steps, eps", role="detail"),
         Column("num_labels", "int64", "labels", "training labels, n"),
         Column("num_parameters", "int64", "", "trainable parameters"),
         LOSS,

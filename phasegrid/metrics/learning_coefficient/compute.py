@@ -21,9 +21,13 @@ from torch import Tensor, nn
 
 from phasegrid.datasets.dataset import Dataset
 from phasegrid.errors import MetricError
-from phasegrid.metrics.hessian.preparing import as_parameters, prepare
-from phasegrid.metrics.learning_coefficient import LearningCoefficientArgs
+from phasegrid.metrics.hessian.basis import rademacher
+from phasegrid.metrics.hessian.lanczos import lanczos
+from phasegrid.metrics.hessian.operator import HessianOperator, with_right_products
+from phasegrid.metrics.hessian.preparing import as_parameters, draw_examples, prepare
+from phasegrid.metrics.learning_coefficient import CURVED, STEPS, LearningCoefficientArgs
 from phasegrid.metrics.network.losses import MovingLoss
+from phasegrid.models.network_state import copy_network
 from phasegrid.models.weights import has_batch_norm, num_parameters
 
 Row = dict[str, float | int | str | list[float] | None]
@@ -57,11 +61,15 @@ def compute(
             shape, the loss is not finite, or there are fewer than 3 training labels.
     """
     settings = LearningCoefficientArgs(**args)  # type: ignore[arg-type]  # the reader checked them
-    loss = _loss_of(models, data, rng, settings)
+    module = _prepared(models, data, rng, settings)
+    inputs = as_parameters(data.train_inputs, module)
+    loss = MovingLoss(module, inputs, data.train_labels, data.scoring, "learning_coefficient")
     n = data.scoring.operations.num_scored(data.train_labels)
     if n < 3:
         raise MetricError(f"learning_coefficient: found {n} training labels; allowed: 3 or more")
-    dynamics = Langevin(n / math.log(n), settings.step, settings.gamma)
+    heat = n / math.log(n)
+    step = settings.step or _step(heat, settings.gamma, module, data, rng)
+    dynamics = Langevin(heat, step, settings.gamma)
     steps = settings.burn_in + settings.draws
     chains = [
         _chain(loss, dynamics, steps, settings.batch_size, rng) for _ in range(settings.chains)
@@ -70,6 +78,7 @@ def compute(
     return {
         **estimate(rises[:, settings.burn_in :], dynamics.heat),
         "loss_trace": rises.mean(0).tolist() if bool(rises.isfinite().all()) else None,
+        "step": step,
         "num_labels": n,
         "num_parameters": len(loss.weights),
         "loss": loss.at_weights,
@@ -111,22 +120,42 @@ def langevin(
     return found[1:]
 
 
-def _loss_of(
+def _prepared(
     models: Sequence[nn.Module],
     data: Dataset,
     rng: torch.Generator,
     settings: LearningCoefficientArgs,
-) -> MovingLoss:
-    """Return the loss of the one model on the whole training set."""
+) -> nn.Module:
+    """Return a copy of the one model under the BatchNorm policy."""
     if len(models) != 1:
         raise MetricError(f"learning_coefficient is measured on one model, got {len(models)}")
     if num_parameters(models[0]) == 0:
         raise MetricError(
             f"learning_coefficient: {type(models[0]).__name__} has no trainable parameter"
         )
-    module = prepare(models[0], settings.batch_norm, data.train_inputs, rng)
-    inputs = as_parameters(data.train_inputs, module)
-    return MovingLoss(module, inputs, data.train_labels, data.scoring, "learning_coefficient")
+    return prepare(models[0], settings.batch_norm, data.train_inputs, rng)
+
+
+def _step(
+    heat: float, gamma: float, module: nn.Module, data: Dataset, rng: torch.Generator
+) -> float:
+    """Return 1 / (2 (n b lambda_max + gamma)), the largest eigenvalue known to 5%."""
+    inputs, labels = draw_examples(data, CURVED, seed=0)
+
+    def largest(H: HessianOperator) -> float:
+        like = H.parameters[0]
+        start = rademacher(H.size, rng, like.dtype, like.device)
+        return float(lanczos(H, start, STEPS, rng, tolerance=0.05).ritz_values[-1])
+
+    network = copy_network(module)  # the operator may change its layout
+    inputs = as_parameters(inputs, module)
+    curvature = with_right_products(network, inputs, labels, rng, largest, data.scoring)
+    if curvature <= 0 and gamma == 0:
+        raise MetricError(
+            "learning_coefficient: the largest eigenvalue of the Hessian is not positive, and gamma"
+            " is 0, so nothing says how large a step may be; give step"
+        )
+    return 0.5 / (heat * max(0.0, curvature) + gamma)
 
 
 def _chain(

@@ -69,6 +69,7 @@ MERGE_TREE = Metric(
             " for a single minimum",
             "saddle-minimum average distance",
             UNIT_OF_LOSS,
+            scale="linear",
         ),
         Column(
             "smad_of_range",
