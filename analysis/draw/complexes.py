@@ -16,14 +16,16 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.collections import LineCollection, PolyCollection
 from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
+from mpl_toolkits.mplot3d import proj3d
 from mpl_toolkits.mplot3d.art3d import Line3DCollection, Poly3DCollection
 
 from phasegrid.analysis.draw.diagrams import write_title
 from phasegrid.analysis.draw.headings import write_heading
+from phasegrid.analysis.draw.names import lay_out, write_names
 from phasegrid.analysis.draw.plane_points import listed
 from phasegrid.analysis.draw.planes import spread_out
 from phasegrid.analysis.draw.slices import CONTOUR_COLOURS
@@ -41,9 +43,6 @@ FACE = "#3b6ea5"
 EDGE = "0.25"
 FACES_ALPHA = 0.5
 """The opacity of all the faces together; each of many is more translucent than each of few."""
-CLOSE = 0.1
-"""Vertices at most so far apart, as a share of the complex, have their names in one text."""
-_HALO = [withStroke(linewidth=2.0, foreground="white")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +78,10 @@ def complex_panels(
         rows_of_panels, across, spots = 1, len(shades), list(range(len(shades)))
     size = (max(4.6, PANEL[0] * across + 0.9), PANEL[1] * rows_of_panels + 0.9)
     figure = Figure(figsize=size, layout="constrained")
+    engine = figure.get_layout_engine()
+    assert isinstance(engine, ConstrainedLayoutEngine)
+    engine.set(wspace=0.08)  # the name of a third axis takes no room of its own
+    drawn = []
     for shade, start in zip(shades, spots, strict=True):
         norm = _norm(shown, shade, points)
         own = []
@@ -87,6 +90,7 @@ def complex_panels(
             ax = figure.add_subplot(rows_of_panels, across, place, **deep)
             _draw(ax, row, shade, norm, points)
             own.append(ax)
+            drawn.append((ax, row))
         colours = ScalarMappable(norm, CONTOUR_COLOURS)
         bar = figure.colorbar(colours, ax=own, label=shade.label, fraction=0.04, pad=0.06)
         if shade.scale == "log":
@@ -96,6 +100,9 @@ def complex_panels(
     shares = counted(len(shown), "complex").replace("complexs", "complexes")
     counts = shares + (f" of {len(first)}" if len(shown) < len(first) else "")
     write_heading(figure, f"{title}\n{counts}" if title else counts)
+    lay_out(figure)
+    for ax, row in drawn:
+        _name_vertices(ax, row)
     return figure
 
 
@@ -146,22 +153,17 @@ def _draw(ax: Any, row: Mapping[Any, Any], shade: Shade, norm: Normalize, points
         own = [place for place, name in enumerate(names) if is_connector(name) == connector]
         look = {"marker": marker, "s": 34 if connector else 46}
         _scatter(ax, places[own], losses[own], norm, edgecolors="black", linewidths=0.9, **look)
-    for place, text in _names_beside(places, names):
-        ax.text(*place, f"  {text}", fontsize=7.5, zorder=20).set_path_effects(_HALO)
-    _set_axes(ax, places, listed(row, "explained_percent"))
-    share = sum(listed(row, "explained_percent"))
-    write_title(ax, row["head"], f"{places.shape[1]} axes hold {share:.0f} % of the spread")
+    _set_axes(ax, places)
+    held = ", ".join(f"{share:.0f}" for share in listed(row, "explained_percent"))
+    write_title(ax, row["head"], f"axes hold {held} % of the spread of vertices")
 
 
-def _names_beside(places: Floats, names: Sequence[str]) -> list[tuple[Floats, str]]:
-    """Return the names of vertices with their places; those that lie together have one text."""
-    near = CLOSE * float(np.ptp(places, axis=0).max())
-    apart = np.linalg.norm(places[:, None] - places[None], axis=2)
-    found: dict[int, list[str]] = {}
-    for vertex, name in enumerate(names):
-        first = next((other for other in found if apart[vertex, other] < near), vertex)
-        found.setdefault(first, []).append(vertex_text(name))
-    return [(places[vertex], " ".join(texts)) for vertex, texts in found.items()]
+def _name_vertices(ax: Any, row: Mapping[Any, Any]) -> None:
+    """Write the names of vertices, in a figure that is laid out."""
+    places = placed(row, "vertex")
+    if places.shape[1] == 3:
+        places = np.stack(proj3d.proj_transform(*places.T, ax.get_proj())[:2], axis=1)
+    write_names(ax, places, list(map(vertex_text, row["vertex_name"])), size=7.5)
 
 
 def _draw_faces(ax: Any, row: Mapping[Any, Any], places: Floats) -> None:
@@ -187,16 +189,15 @@ def _scatter(ax: Any, places: Floats, losses: Floats, norm: Normalize, **look: A
     ax.scatter(*places.T, c=colours, zorder=5, **look)
 
 
-def _set_axes(ax: Any, places: Floats, shares: Sequence[float]) -> None:
-    """Give all axes one scale, name them by their shares of the spread, and choose a view."""
-    names = [f"axis {n + 1}: {share:.0f} %" for n, share in enumerate(shares)]
-    ax.set_xlabel(names[0])
-    ax.set_ylabel(names[1] if len(names) > 1 else "")
+def _set_axes(ax: Any, places: Floats) -> None:
+    """Give all axes one scale and their names, and choose a view."""
+    ax.set_xlabel("axis 1")
+    ax.set_ylabel("axis 2")
     if places.shape[1] == 2:
         ax.margins(0.15)
         ax.set_aspect("equal", adjustable="datalim")
         return
-    ax.set_zlabel(names[2])
+    ax.set_zlabel("axis 3")
     low, high = places.min(0), places.max(0)
     for which, start, end in zip("xyz", low, high, strict=True):
         room = 0.08 * (end - start)

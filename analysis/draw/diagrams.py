@@ -77,6 +77,7 @@ def phase_diagram(
     title: str | None = None,
     colour_bar: bool = True,
     legend: bool = True,
+    note: str = "",
 ) -> Axes:
     """Draw one quantity of one facet: a rectangle per cell, hatched if the cell has no number.
 
@@ -84,7 +85,8 @@ def phase_diagram(
     `label_phases`, to draw borders and names. `colours` is the scale that panels share (default:
     from this table). A small digit in a cell is its n, if that differs from the commonest n; a
     triangle in its corner means collapsed seeds. Cells that are not trained have no colour, because
-    the Hessian of a network that learned nothing vanishes and would look like the flattest.
+    the Hessian of a network that learned nothing vanishes and would look like the flattest. `note`
+    is written after the counts.
     """
     scale = colours or colour_scale(table, quantity)
     trained = table[~table["not_trained"]]
@@ -95,7 +97,7 @@ def phase_diagram(
     _write_odd_counts(ax, table, frame)
     if phases is not None:
         draw_borders(ax, phases, frame)
-    write_title(ax, quantity.title() if title is None else title, counts_in_words(table))
+    write_title(ax, quantity.title() if title is None else title, f"{counts_in_words(table)}{note}")
     if colour_bar and trained["value"].notna().any():
         bar = ax.figure.colorbar(mesh, ax=ax, extend=scale.extend, pad=0.02, aspect=22)
         bar.outline.set_linewidth(0.4)
@@ -238,10 +240,13 @@ def phase_handles(phases: pd.DataFrame, *, stippled: bool = True) -> list[Patch 
     """
     found = set(phases["nearest"].dropna())
     handles: list[Patch | Line2D] = []
-    handles += [_phase_swatch(phase, stippled) for phase in PHASES if phase in found]
+    unsure = phases["phase"] == UNDETERMINED
+    for phase in (phase for phase in PHASES if phase in found):
+        handles.append(_phase_swatch(phase, stippled, phases["hessian_measured"].any()))
+        if not stippled and unsure[phases["nearest"] == phase].all():
+            handles[-1].set_label(f"{handles[-1].get_label()}; undetermined")
     if not stippled:
         return handles
-    unsure = phases["phase"] == UNDETERMINED
     if (unsure & phases["nearest"].notna()).any():
         handles.append(_swatch("undetermined (nearest phase in colour)", UNSURE, "#8fa3a8"))
     if (unsure & phases["nearest"].isna()).any():
@@ -335,8 +340,13 @@ def _cell(frame: Frame, load: object, temperature: object, style: Hatch) -> Rect
     )
 
 
-def _phase_swatch(phase: str, hatched: bool) -> Patch:
-    text = f"{phase}  {PHASE_MEANINGS[phase]}"
+def _phase_swatch(phase: str, hatched: bool, by_hessian: bool) -> Patch:
+    meaning = PHASE_MEANINGS[phase]
+    if not by_hessian:
+        meaning = meaning.replace("sharp", "high training loss").replace(
+            "flat", "low training loss"
+        )
+    text = f"{phase}  {meaning}"
     if phase == "not trained":  # in the words of the panels, so that a figure has one name for it
         return _swatch(EMPTY[NOT_TRAINED], NOT_TRAINED)
     if phase in HATCHED_PHASES and hatched:

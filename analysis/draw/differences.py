@@ -49,7 +49,9 @@ def difference_panels(
                 quantity(name, known),
                 frame,
                 colours,
-                head=f"{facet_title(facet)}\n" if len(facets) > 1 and place == 0 else "",
+                head=f"{facet_title(facet, frame.names)}\n"
+                if len(facets) > 1 and place == 0
+                else "",
                 colour_bar=column == len(facets) - 1,
             )
     trim_panels(list(axes.flat), across, len(names) * len(facets))

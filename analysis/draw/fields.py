@@ -42,7 +42,7 @@ def field_maps(rows: pd.DataFrame, *, most: int, title: str = "") -> Figure:
     shown = first.iloc[spread_out(len(first), most)].to_dict("records")
     across = 1 + max(len(row["sample_fields"]) for row in shown)
     figure = Figure(
-        figsize=(SIDE * across + 1.0, (SIDE + 0.6) * len(shown) + 0.8), layout="constrained"
+        figsize=(SIDE * across + 1.0, (SIDE + 0.2) * len(shown) + 0.8), layout="constrained"
     )
     axes = figure.subplots(len(shown), across, squeeze=False)
     labels: set[int] = set()

@@ -41,7 +41,8 @@ def gain_figure(
         figure.subplots(len(facets), 2, squeeze=False), facets, strict=True
     ):
         rows = table[table["facet"] == facet]
-        head = f"{facet_title(facet)}\n" if facet_title(facet) else ""
+        named = facet_title(facet, names or {})
+        head = f"{named}\n" if named else ""
         bests(left, rows, what, axis, labels, temperature_name, head=head)
         gains(right, rows, what, axis, labels, head=head)
     write_heading(figure, title)

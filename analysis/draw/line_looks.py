@@ -1,7 +1,8 @@
 """Choose how the lines of a panel look, so that lines which lie on each other are all seen.
 
-A line is told from the others by its colour, its marker and its dashes. Later lines are thinner and
-dashed, with smaller markers, so that an earlier one shows beside them and between their dashes.
+A line is told from the others by its colour, its dashes and, with few points, a marker at each.
+Later lines are thinner and dashed, with smaller markers, so that an earlier one shows beside them
+and between their dashes.
 """
 
 from typing import Any
@@ -18,10 +19,9 @@ DASHES: tuple[Any, ...] = (
     (0, (1.2, 2.4)),
 )
 FEW_POINTS = 20
-"""A line with at most this many points has a marker at each."""
-
-SOME_MARKS = 8
-"""A line with more points has about this many markers, at other points than the lines beside it."""
+"""A line with at most this many points has a marker at each; one with more has none, as markers at
+some of them would look as if these were the measured ones.
+"""
 
 WIDTHS = (2.1, 0.8)  # points, of the first line and of the last
 MARK_SIZES = (5.0, 2.3)
@@ -41,13 +41,10 @@ def line_look(place: int, num: int, colour: npt.ArrayLike, num_points: int = 1) 
     if num > 1:
         share = place / (num - 1)
         width, size = (float(np.interp(share, (0, 1), ends)) for ends in (WIDTHS, MARK_SIZES))
-    step = max(1, num_points // SOME_MARKS)
-    every = 1 if num_points <= FEW_POINTS else (place * step // num, step)
     return {
         "color": colour,
-        "marker": MARKERS[place % len(MARKERS)],
+        "marker": MARKERS[place % len(MARKERS)] if num_points <= FEW_POINTS else "",
         "markersize": size,
-        "markevery": every,
         "linestyle": DASHES[place % len(DASHES)],
         "linewidth": width,
         "alpha": 0.85 if place else 1.0,

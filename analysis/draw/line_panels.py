@@ -46,9 +46,9 @@ class Layout:
     one of `lines`, in their order. `legend` is the title of the legend, `each` the name of a
     measurement. `levels` are dashed horizontal lines: a table of ``y``, ``panel``, ``label`` and
     ``value``; one whose label begins with the name of a line has its colour. `marks` are circles
-    on the lines at some x, by their label; `ticks` are some x with their names. With one panel for
-    each y, `across` of them stand side by side, on one scale with `share_y`. A `diagonal` is the
-    line y = x.
+    on the lines at some x, by their label; `ticks` are some x with their names, and `dots` is the
+    column of the x at which each line has a dot. With one panel for each y, `across` of them stand
+    side by side, on one scale with `share_y`. A `diagonal` is the line y = x.
     """
 
     x: str
@@ -62,6 +62,7 @@ class Layout:
     marks: Mapping[str, Sequence[float]] = field(default_factory=dict)
     diagonal: bool = False
     ticks: Sequence[tuple[float, str]] = ()
+    dots: str | None = None
     across: int = 1
     share_y: bool = False
 
@@ -172,11 +173,14 @@ def _panel(ax: Axes, own: pd.DataFrame, layout: Layout, y: str, panel: str) -> s
         line = points[points["line"] == name]
         look = line_look(place, len(layout.lines), shades[place], line["x"].nunique())
         _draw_line(ax, line, look, name)
+        if layout.dots is not None:
+            _dot(ax, line, own.loc[own["line"] == name, ["key", layout.dots]], look)
         marked |= _mark(ax, line, layout.marks)
     _draw_levels(ax, layout, y, panel, dict(zip(layout.lines, shades, strict=False)))
     if layout.diagonal and not points.empty:
         ends = [points[["x", "y"]].min().min(), points[["x", "y"]].max().max()]
-        ax.plot(ends, ends, color="0.6", linestyle=(0, (7, 3)), linewidth=1.0, zorder=1)
+        look_of_diagonal: Any = {"color": "0.6", "linestyle": (0, (7, 3)), "linewidth": 1.0}
+        ax.plot(ends, ends, label="y = x", zorder=1, **look_of_diagonal)
     if points.empty:
         ax.text(0.5, 0.5, "nothing measured", transform=ax.transAxes, ha="center", color="0.5")
     return marked
@@ -198,6 +202,16 @@ def _draw_line(ax: Axes, points: pd.DataFrame, look: Mapping[str, Any], name: st
     ax.plot(mean.index, mean, label=name, **look)
     band = {"color": look["color"], "alpha": 0.2, "linewidth": 0}
     ax.fill_between(mean.index, mean - stderr, mean + stderr, **band)
+
+
+def _dot(ax: Axes, points: pd.DataFrame, dots: pd.DataFrame, look: Mapping[str, Any]) -> None:
+    """Put a dot on the lines of a name at the x of each, or of its mean where these agree."""
+    at = dots.set_axis(["key", "x"], axis=1).explode("x", ignore_index=True).dropna()
+    there = points.merge(at.astype({"x": float}), on=["key", "x"])
+    if len(dots) > 1 and at.groupby("x")["key"].nunique().eq(len(dots)).all():
+        there = there.groupby("x", as_index=False)["y"].mean()
+    dot: Any = {"linestyle": "none", "marker": "o", "markersize": 3.2, "gid": "dots"}
+    ax.plot(there["x"], there["y"], color=look["color"], **dot)
 
 
 def _mark(ax: Axes, points: pd.DataFrame, marks: Mapping[str, Sequence[float]]) -> set[str]:

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from phasegrid.analysis.draw.curves import curve_grid, cuts
 from phasegrid.analysis.draw.diagrams import phase_handles, rows_of
 from phasegrid.analysis.draw.headings import write_heading
-from phasegrid.analysis.draw.panels import facet_title, grid_shape
+from phasegrid.analysis.draw.panels import facet_title, facets_of, grid_shape
 from phasegrid.analysis.draw.scales import Frame, GridAxis
 from phasegrid.analysis.tables.quantities import NATS, QUANTITIES, Quantity, quantity
 
@@ -38,7 +38,10 @@ def cut_panels(
     `labels` replace the names of quantities; `known` are the declared quantities.
     """
     called = labels or [quantity(name, known).label for name in names]
-    facets = [str(facet) for facet in table["facet"].unique()]
+    every = [str(facet) for facet in table["facet"].unique()]
+    places = {name: facets_of(table, name, every) for name in names}
+    facets = every if any(len(one) > 1 for one in places.values()) else every[:1]
+    first = next((name for name in names if len(places[name]) > 1), "")
     panels = [
         (name, label, facet) for name, label in zip(names, called, strict=True) for facet in facets
     ]
@@ -48,6 +51,9 @@ def cut_panels(
     )
     axes = figure.subplots(rows, across, squeeze=False, sharey="row" if len(facets) > 1 else False)
     for ax, (name, label, facet) in zip(axes.flat, panels, strict=False):
+        if facet not in places[name]:
+            ax.remove()
+            continue
         cuts(
             ax,
             rows_of(table, name, facet),
@@ -56,7 +62,7 @@ def cut_panels(
             along=along,
             at=at,
             legend=False,
-            head=facet_title(facet) if name == names[0] else "",
+            head=facet_title(facet, frame.names) if name == first else "",
             label=label,
         )
         if len(facets) > 1 and facet != facets[0]:
@@ -98,7 +104,7 @@ def curve_panels(
         ax.remove()
     for ax, facet in zip(axes.flat, facets, strict=False):
         spots = phases[phases["facet"] == facet]
-        head = facet_title(facet) or f"training {what} along the connecting curve"
+        head = facet_title(facet, frame.names) or f"training {what} along the connecting curve"
         named = [way, f"stage={stage}" if stage and "stage=" not in way else ""]
         head = ", ".join(filter(None, [head, *named]))
         curve_grid(

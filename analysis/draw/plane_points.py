@@ -12,16 +12,14 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
-from matplotlib.patheffects import withStroke
 
+from phasegrid.analysis.draw.names import HALO, write_names
 from phasegrid.analysis.draw.vertices import is_connector, vertex_text
 
 FAR = 0.05
 """A point is drawn grey from this distance from the plane on, as a share of the frame."""
 TICKS = (0.25, 0.5, 0.75)
 """The values of t that are marked on a curve."""
-LETTER, LINE = 0.026, 0.075
-"""Width and height of a letter of a name, as shares of a map."""
 NAMED = 6
 """Of more networks of one training only the first and the last are named."""
 
@@ -33,7 +31,6 @@ STRAIGHT: Any = {"color": "black", "linewidth": 0.9, "linestyle": (0, (1, 1.6))}
 """A side of a triangle of vertices that is no edge of the complex."""
 
 _INK, _FAR_FACE = "black", "0.6"
-_HALO = [withStroke(linewidth=1.8, foreground="white")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,27 +79,63 @@ def corners_of(row: Mapping[Any, Any]) -> list[Point]:
 
 
 def draw_points(ax: Axes, row: Mapping[Any, Any]) -> None:
-    """Mark the points of a plane, and draw the curve and the trainings (`courses`) on it."""
+    """Mark the points of a plane that are in its frame, and draw the curve and the trainings
+    (`courses`) on it.
+    """
     path_u, path_v, t = (np.asarray(listed(row, f"path_{axis}")) for axis in "uvt")
     if len(t):
-        ax.plot(path_u, path_v, path_effects=_HALO, label="curve", **CURVE)
-        for place in (int(np.abs(t - tick).argmin()) for tick in TICKS):
-            ax.plot(path_u[place], path_v[place], "o", markersize=2.5, color=_INK)
-            _write(ax, path_u[place], path_v[place], f"{t[place]:g}", size=5.5)
+        ax.plot(path_u, path_v, path_effects=HALO, label="curve", **CURVE)
+        for u, v, _ in _ticks_of(row):
+            ax.plot(u, v, "o", markersize=2.5, color=_INK)
     _draw_triangle(ax, row)
     _draw_samples(ax, row)
     points = points_of(row)
-    order, passed = list(range(len(points))), set[int]()
     for course in listed(row, "courses"):
         u, v = ([getattr(points[place], axis) for place in course] for axis in "uv")
-        ax.plot(u, v, path_effects=_HALO, label="training", **TRAINING)
-        first_last = [course[0], course[-1]]
-        order = [*first_last, *(place for place in order if place not in first_last)]
-        passed |= set(course[1:-1]) if len(course) > NAMED else set()
+        ax.plot(u, v, path_effects=HALO, label="training", **TRAINING)
+    passed = _passed(row)
     for place, point in enumerate(points):
-        _mark(ax, point, small=place in passed)
-    order = sorted(order, key=lambda place: points[place].is_far)  # those on the plane come first
-    _write_names(ax, [points[p] for p in order if p not in passed and points[p].text()])
+        if in_frame(row, point):
+            _mark(ax, point, small=place in passed)
+
+
+def name_points(ax: Axes, row: Mapping[Any, Any]) -> None:
+    """Write the names of the marks on a plane, in a figure that is laid out: what spans the plane
+    first, then the first and the last of a training, what is on it, and what is projected.
+    """
+    points, corners, passed = points_of(row), corners_of(row), _passed(row)
+    ends = {place for course in listed(row, "courses") for place in (course[0], course[-1])}
+    named = [
+        (point in corners, place in ends, not point.is_far, point)
+        for place, point in enumerate(points)
+        if place not in passed and point.text() and in_frame(row, point)
+    ]
+    named.sort(key=lambda one: one[:3], reverse=True)
+    texts = [(u, v, f"{t:g}") for u, v, t in _ticks_of(row)]
+    texts += [(point.u, point.v, point.text()) for *_, point in named]
+    marks = np.array([(point.u, point.v) for point in points if in_frame(row, point)])
+    if texts:
+        places = np.array([place for *place, _ in texts], dtype=float)
+        write_names(ax, places, [text for *_, text in texts], others=marks)
+
+
+def in_frame(row: Mapping[Any, Any], point: Point) -> bool:
+    """Say whether a point is inside the frame of its plane."""
+    u, v = row["axis"], row["axis_2"]
+    return bool(u[0] <= point.u <= u[-1] and v[0] <= point.v <= v[-1])
+
+
+def _passed(row: Mapping[Any, Any]) -> set[int]:
+    """Return the places of the networks that have no name, as their training has many."""
+    courses = listed(row, "courses")
+    return {place for one in courses if len(one) > NAMED for place in one[1:-1]}
+
+
+def _ticks_of(row: Mapping[Any, Any]) -> list[tuple[float, float, float]]:
+    """Return the marked points of the curve on a plane: u, v and t."""
+    u, v, t = (np.asarray(listed(row, f"path_{axis}"), dtype=float) for axis in "uvt")
+    places = [int(np.abs(t - tick).argmin()) for tick in TICKS] if len(t) else []
+    return [(float(u[place]), float(v[place]), float(t[place])) for place in places]
 
 
 def _draw_samples(ax: Axes, row: Mapping[Any, Any]) -> None:
@@ -124,7 +157,7 @@ def _draw_triangle(ax: Axes, row: Mapping[Any, Any]) -> None:
         look = EDGE if set(side) in edges else STRAIGHT
         name = "edge" if set(side) in edges else "straight"
         at = ([getattr(point, axis) for point in side] for axis in "uv")
-        ax.plot(*at, path_effects=_HALO, label=name, solid_capstyle="round", **look)
+        ax.plot(*at, path_effects=HALO, label=name, solid_capstyle="round", **look)
 
 
 def legend_of(rows: Sequence[Mapping[Any, Any]]) -> list[Line2D]:
@@ -155,7 +188,7 @@ def legend_of(rows: Sequence[Mapping[Any, Any]]) -> list[Line2D]:
         ),
         (
             any(point.is_far for point in points),
-            _handle("o", _FAR_FACE, f"off the plane by over {FAR:.0%} of its side"),
+            _handle("o", _FAR_FACE, f"projected onto the plane from over {FAR:.0%} of its side"),
         ),
     )
     return [handle for there, handle in kinds if there]
@@ -178,51 +211,6 @@ def _mark(ax: Axes, point: Point, small: bool) -> None:
         zorder=3,
         label="bends" if point.is_bend else "networks",
     )
-
-
-def _write_names(ax: Axes, points: Sequence[Point]) -> None:
-    """Write names beside points, each at the first place where no other is written yet; a name
-    without a place is left out.
-    """
-    (left, right), (low, high) = ax.get_xlim(), ax.get_ylim()
-    taken: list[tuple[float, float, float]] = []
-    for point in points:
-        x, y = (point.u - left) / (right - left), (point.v - low) / (high - low)
-        length = LETTER * len(point.text())
-        sides = (x - length, x) if x + length > 1 else (x, x - length)
-        for start, above in ((side, above) for above in (True, False) for side in sides):
-            level = y + LINE * (0.5 if above else -0.5)
-            inside = start > -LETTER and start + length < 1 + LETTER
-            if inside and not any(
-                abs(level - other) < LINE and start < end and begin < start + length
-                for begin, end, other in taken
-            ):
-                taken.append((start, start + length, level))
-                _write(ax, point.u, point.v, point.text(), start < x, above)
-                break
-
-
-def _write(
-    ax: Axes,
-    u: float,
-    v: float,
-    text: str,
-    left: bool = False,
-    above: bool = True,
-    size: float = 6.5,
-) -> None:
-    note = ax.annotate(
-        text,
-        (u, v),
-        (-4 if left else 4, 3 if above else -4),
-        textcoords="offset points",
-        ha="right" if left else "left",
-        va="bottom" if above else "top",
-        fontsize=size,
-        path_effects=_HALO,
-        zorder=4,
-    )
-    note.set_in_layout(False)
 
 
 def listed(row: Mapping[Any, Any], name: str) -> list[Any]:

@@ -19,7 +19,14 @@ from matplotlib.figure import Figure
 from phasegrid.analysis.draw.diagrams import write_title
 from phasegrid.analysis.draw.headings import write_heading
 from phasegrid.analysis.draw.line_panels import LETTER
-from phasegrid.analysis.draw.plane_points import draw_points, legend_of, points_of
+from phasegrid.analysis.draw.names import lay_out
+from phasegrid.analysis.draw.plane_points import (
+    draw_points,
+    in_frame,
+    legend_of,
+    name_points,
+    points_of,
+)
 from phasegrid.analysis.draw.slices import CONTOUR_COLOURS, mark_missing
 from phasegrid.analysis.draw.ticks import tick_texts, write_bar_ticks
 from phasegrid.texts import counted
@@ -31,13 +38,16 @@ between the 740 for losses and the 110 for errors in the published code of Garip
 """
 ACROSS = 4
 WIDTH = 2.75  # inches of a panel
-SHAPES = (0.4, 1.3)
-"""The least and the greatest height of a map whose two axes have one scale, as shares of its width.
+SHAPES = (0.28, 1.6)
+"""The least and the greatest height of maps whose two axes have one scale, as shares of their
+width.
 """
 STRETCHED = 0.65
-"""The height of a map whose axes have scales of their own: the colour bar beside it has room for
+"""The height of maps whose axes have scales of their own: the colour bar beside them has room for
 its numbers.
 """
+AXES = "u, v: distances in weight space"
+OWN_SCALE = f"{AXES}, v on a scale of its own"
 
 Floats = npt.NDArray[np.float64]
 
@@ -60,7 +70,8 @@ def plane_maps(
     `rows` are those of a metric such as ``plane``, in the order of the panels; `head` names a
     panel, `line` its way of measuring, and `names` its points. The panels of a surface share their
     levels, which are close together near the lowest value and end at the highest, or at its `cap`;
-    higher values have the last colour. Axes are lengths in weight space, on one scale (`SHAPES`).
+    higher values have the last colour. Axes are lengths in weight space, on one scale; if any map
+    would then be a strip (`SHAPES`), v has its own in all.
 
     Raises:
         ValueError: if there is no row.
@@ -69,8 +80,9 @@ def plane_maps(
     shown = first.iloc[spread_out(len(first), most)].to_dict("records")
     down = math.ceil(len(shown) / ACROSS)
     across = math.ceil(len(shown) / down)
-    shapes = [_shape(row) for row in shown]
-    high = WIDTH * max(shapes) + 0.95
+    ratios = [_ratio(row) for row in shown]
+    stretched = not all(SHAPES[0] < ratio < SHAPES[1] for ratio in ratios)
+    high = WIDTH * (STRETCHED if stretched else max(ratios)) + 0.95
     figure = Figure(
         figsize=(max(4.6, WIDTH * across + 1.0), high * down * len(surfaces) + 0.8),
         layout="constrained",
@@ -78,15 +90,19 @@ def plane_maps(
     axes = figure.subplots(down * len(surfaces), across, squeeze=False)
     for index, surface in enumerate(surfaces):
         own = list(axes[index * down : (index + 1) * down].flat)
-        _draw_surface(figure, own[: len(shown)], shown, surface)
+        _draw_surface(figure, own[: len(shown)], shown, surface, stretched)
         for ax in own[len(shown) :]:
             ax.remove()
     handles = legend_of(shown)
     letters = max(len(str(handle.get_label())) for handle in handles) + 9
     fitting = max(1, min(ACROSS, int(figure.get_figwidth() / (LETTER * letters))))
     figure.legend(handles=handles, loc="outside lower center", ncols=fitting)
-    counts = _counts(surfaces, len(shown), len(first))
+    counts = f"{_counts(surfaces, len(shown), len(first))}; {OWN_SCALE if stretched else AXES}"
     write_heading(figure, f"{title}\n{counts}" if title else counts)
+    lay_out(figure)
+    for place, ax in enumerate(axes.flat):
+        if ax.figure is not None:
+            name_points(ax, shown[place % (down * across)])
     return figure
 
 
@@ -117,7 +133,11 @@ def spread_out(num: int, most: int) -> list[int]:
 
 
 def _draw_surface(
-    figure: Figure, axes: Sequence[Axes], rows: Sequence[Mapping[Any, Any]], surface: Surface
+    figure: Figure,
+    axes: Sequence[Axes],
+    rows: Sequence[Mapping[Any, Any]],
+    surface: Surface,
+    stretched: bool,
 ) -> None:
     """Draw one quantity of some planes on shared levels, with its colour bar."""
     grids = [_grid(row, surface.column) for row in rows]
@@ -125,6 +145,7 @@ def _draw_surface(
     above = any(bool((values > levels[-1]).any()) for values in grids)
     for ax, row, values in zip(axes, rows, grids, strict=True):
         _draw(ax, row, values, levels)
+        ax.set_aspect("auto" if stretched else "equal")
     colours = ScalarMappable(_norm(levels), CONTOUR_COLOURS)
     extend = "max" if above else "neither"
     bar = figure.colorbar(
@@ -146,11 +167,8 @@ def _draw(ax: Axes, row: Mapping[Any, Any], values: Floats, levels: Floats) -> N
     ax.set_xlim(u[0], u[-1])
     ax.set_ylim(v[0], v[-1])
     draw_points(ax, row)
-    stretched = _is_stretched(row)
-    if not stretched:
-        ax.set_aspect("equal")
     ax.set_xlabel("u")
-    ax.set_ylabel("v, on a scale of its own" if stretched else "v")
+    ax.set_ylabel("v")
     write_title(ax, row["head"], ", ".join(filter(None, _notes(row, masked))))
 
 
@@ -158,26 +176,20 @@ def _notes(row: Mapping[Any, Any], values: "np.ma.MaskedArray[Any, Any]") -> lis
     """Say which networks a map is of, how fine it is, and what does not lie on it."""
     seeds = [f"{row[name]:.0f}" for name in ("seed_a", "seed_b") if not pd.isna(row[name])]
     missing = int(values.size - values.count())
-    farthest = max((point.distance for point in points_of(row)), default=0.0)
+    points = points_of(row)
+    farthest = max((point.distance for point in points), default=0.0)
+    outside = sum(not in_frame(row, point) for point in points)
     return [
         f"seed{'s' * (len(seeds) > 1)} {' and '.join(seeds)}" if seeds else "",
         f"{values.shape[1]} × {values.shape[0]} points",
         f"{missing} diverged" if 0 < missing < values.size else "not measured" * (missing > 0),
-        f"points up to {farthest:.2g} off the plane" if farthest > 0 else "",
+        f"up to {farthest:.2g} off" if farthest > 0 else "",
+        f"{outside} outside" if outside else "",
     ]
 
 
 def _norm(levels: Floats) -> BoundaryNorm:
     return BoundaryNorm(list(levels), colormaps[CONTOUR_COLOURS].N, extend="max")
-
-
-def _is_stretched(row: Mapping[Any, Any]) -> bool:
-    return not SHAPES[0] < _ratio(row) < SHAPES[1]
-
-
-def _shape(row: Mapping[Any, Any]) -> float:
-    """Return the height of a map as a share of its width."""
-    return STRETCHED if _is_stretched(row) else _ratio(row)
 
 
 def _ratio(row: Mapping[Any, Any]) -> float:

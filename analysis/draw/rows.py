@@ -53,7 +53,9 @@ def row_panels(
     if unknown:
         raise SweepError(f"at: found {unknown[0]!r}; there are: {', '.join(other.labels)}")
     heads = {
-        (facet, one): ", ".join(filter(None, (facet_title(facet), f"{other.name} {one}".strip())))
+        (facet, one): ", ".join(
+            filter(None, (facet_title(facet, frame.names), f"{other.name} {one}".strip()))
+        )
         for facet in map(str, dict.fromkeys(rows["facet"]))
         for one in at
     }

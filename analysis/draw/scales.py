@@ -8,7 +8,7 @@ less noise are further to the right.
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -87,10 +87,13 @@ class GridAxis:
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """The two axes that all panels of a figure share."""
+    """The two axes that all panels of a figure share, and the sweep's `names` for facets, by their
+    paths.
+    """
 
     load: GridAxis
     temperature: GridAxis
+    names: Mapping[str, str] = field(default_factory=dict)
 
 
 def make_frame(
@@ -110,6 +113,7 @@ def make_frame(
         make_axis(
             temperature_path, temperature, list(cells["temperature_label"]), hot=True, names=names
         ),
+        names or {},
     )
 
 

@@ -66,7 +66,7 @@ def slice_grid(
         axes = block.subplots(tall, across, squeeze=False)
         every += list(axes.flat)
         _fill(axes, spots, drawn, frame, column, limits, is_plane)
-        _name_axes(block, axes, frame, facet_title(str(facet)))
+        _name_axes(block, axes, frame, facet_title(str(facet), frame.names))
     if is_plane:
         _, norm = levels_between(*limits)
         bar = figure.colorbar(

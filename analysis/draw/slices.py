@@ -1,7 +1,8 @@
 """Draw slices through loss landscapes from a table: contours of planes, profiles of lines."""
 
+import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -47,8 +48,8 @@ exploding losses.
 
 
 def slice_points(rows: pd.DataFrame, cells: Sequence[int] | None = None) -> pd.DataFrame:
-    """Return the points of stored slices: cell, seed, dimensions, a, b (0 on a line) and `COLUMNS`,
-    NaN at diverged points.
+    """Return the points of stored slices: cell, seed, dimensions, args, a, b (0 on a line) and
+    `COLUMNS`, NaN at diverged points.
 
     `rows` are the rows of the metric ``slice`` from `Results.metric` for a sweep, measured in one
     way (one text of ``args``); rows without a result are left out. `cells`: only these, in this
@@ -60,7 +61,7 @@ def slice_points(rows: pd.DataFrame, cells: Sequence[int] | None = None) -> pd.D
         if row["outcome"] == "done" and (cells is None or row["cell"] in cells)
     ]
     if not parts:
-        return pd.DataFrame(columns=["cell", "seed", "dimensions", "a", "b", *COLUMNS])
+        return pd.DataFrame(columns=["cell", "seed", "dimensions", "args", "a", "b", *COLUMNS])
     points = pd.concat(parts, ignore_index=True)
     order = sorted(set(points["cell"])) if cells is None else cells
     place = points["cell"].map({cell: i for i, cell in enumerate(order)})
@@ -98,7 +99,7 @@ def contour(
         write_bar_ticks(bar, bar_ticks(low, high))
     mark_centre(ax)
     ax.set_aspect("equal")
-    ax.set_xlabel("along direction 1")
+    ax.set_xlabel(direction_label(points["args"].unique()))
     ax.set_ylabel("along direction 2")
     write_title(ax, title or label, _caption(values))
     return ax
@@ -178,7 +179,7 @@ def profile(
     if is_logarithmic(low, high):
         ax.set_yscale("log")
         write_log_ticks(ax.yaxis)
-    ax.set_xlabel("along direction 1")
+    ax.set_xlabel(direction_label(points["args"].unique()))
     ax.set_ylabel(label)
     ax.spines[["top", "right"]].set_visible(False)
     if len(groups) > 1 or labels:
@@ -190,6 +191,16 @@ def profile(
     )
     write_title(ax, title or label, note)
     return ax
+
+
+def direction_label(args: Iterable[str]) -> str:
+    """Name the first axis of slices by the arguments of their measurements, JSON texts.
+
+    >>> direction_label(['{"directions":"weights"}']), direction_label(['{"directions":"random"}'])
+    ('x in (1 + x) w', 'along direction 1')
+    """
+    along = {json.loads(text).get("directions") for text in args}
+    return "x in (1 + x) w" if along == {"weights"} else "along direction 1"
 
 
 def slice_label(column: SliceColumn, declared: Shown = _IN_NATS) -> str:
@@ -221,6 +232,7 @@ def _points_of(row: Mapping[Any, Any]) -> pd.DataFrame:
         "cell": row["cell"],
         "seed": row["seed_a"],
         "dimensions": 1 if len(b) == 1 else 2,
+        "args": row["args"],
         "a": np.tile(a, len(b)),
         "b": np.repeat(b, len(a)),
     }

@@ -16,6 +16,8 @@ LINE = 0.2
 GAP = 0.22
 """The height of a row, and the room between columns, in inches."""
 SIZE = 8
+NARROW = 16
+"""No head is broken at fewer letters."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,13 +75,16 @@ def _heads(block: Block, letters: Sequence[int]) -> list[list[str]]:
 
 
 def _broken(head: str, letters: int) -> list[str]:
-    """Break a head into lines of the width of its column, but hold its last word and unit together.
+    """Break a head into lines of the width of its column, about equally long, but hold its last
+    word and unit together.
 
-    >>> _broken("train loss min (nats)", 12), _broken("loss", 12)
-    (['train loss', 'min (nats)'], ['loss'])
+    >>> _broken("highest on its edges (nats)", 9), _broken("deep ensemble of 3", 9)
+    (['highest on its', 'edges (nats)'], ['deep ensemble', 'of 3'])
     """
     tied = head.replace(" (", "\N{NO-BREAK SPACE}(")
-    lines = textwrap.wrap(tied, max(letters, 12), break_long_words=False) or [""]
+    lines = textwrap.wrap(tied, max(letters, NARROW), break_long_words=False) or [""]
+    narrower = (textwrap.wrap(tied, width, break_long_words=False) for width in range(1, NARROW))
+    lines = next((one for one in narrower if len(one) == len(lines)), lines)
     return [line.replace("\N{NO-BREAK SPACE}", " ") for line in lines]
 
 

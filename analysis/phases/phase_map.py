@@ -31,7 +31,8 @@ class PhaseMap:
     `table` has one row per cell: its place, ``phase`` (a label, or ``undetermined``), ``nearest``
     (the label whatever its confidence; null if there is none), ``confidence``, ``reason``,
     ``n_seeds``, ``n_pairs`` of mc, ``mc_spread_known`` (more than one pair; otherwise the spread of
-    other cells is used), ``n_diverged`` and ``n_collapsed``. `thresholds` are those in use; the
+    other cells is used), ``hessian_measured`` (otherwise the training loss alone says what is sharp
+    or flat), ``n_diverged`` and ``n_collapsed``. `thresholds` are those in use; the
     tolerance of mode connectivity has the name of its quantity, `Rules.connectivity_quantity`.
     """
 
@@ -66,6 +67,7 @@ def as_table(
         n_seeds=(~np.isnan(by_seed(grid.values, "train_loss", grid.cells))).sum(axis=1),
         n_pairs=n_pairs,
         mc_spread_known=n_pairs > 1,
+        hessian_measured=~np.isnan(measured.hessian).all(axis=1),
         n_diverged=grid.cells["n_diverged"].to_numpy(),
         n_collapsed=measured.n_collapsed,
     )

@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 
 from phasegrid.analysis.draw.complexes import Shade, complex_panels
-from phasegrid.analysis.draw.panels import cell_heads, head_of
+from phasegrid.analysis.draw.panels import cell_heads, headed
 from phasegrid.analysis.draw.plane_points import listed
 from phasegrid.analysis.report.overlays import in_ways, known_columns
 from phasegrid.analysis.report.requested import Drawing, NotYetError, Tables
@@ -25,16 +25,12 @@ def complexes(tables: Tables, args: ComplexArgs) -> Drawing:
     chosen = chosen.assign(order=chosen["line"].map(lines.index))
     chosen = chosen.sort_values(["cell", "order", "seed_a"])
     heads = cell_heads(grid.cells, tables.found.frame)
-    several = len(lines) > 1
-    rows = [
-        {**row, "head": head_of(row, heads, str(row["line"]) * several)}
-        for row in chosen.to_dict("records")
-    ]
+    rows, shared = headed(chosen, heads, {line: line * (len(lines) > 1) for line in lines})
     known = known_columns(grid, args.metric)
     shades = [
         Shade(column, known[f"vertex_{column}"].title(), args.scale) for column in args.columns
     ]
-    title = tables.title(args.title, chosen)
+    title = tables.title(args.title, chosen, shared)
     figure = complex_panels(
         pd.DataFrame(rows), shades, most=args.most, points=args.points, title=title
     )

@@ -3,7 +3,7 @@
 import pandas as pd
 
 from phasegrid.analysis.draw.fields import field_maps
-from phasegrid.analysis.draw.panels import cell_heads, head_of
+from phasegrid.analysis.draw.panels import cell_heads, headed
 from phasegrid.analysis.report.overlays import in_ways
 from phasegrid.analysis.report.requested import Drawing, Tables
 from phasegrid.figures.fields import FieldsArgs
@@ -28,13 +28,9 @@ def fields(tables: Tables, args: FieldsArgs) -> Drawing:
     measured = measured.assign(order=measured["line"].map(lines.index))
     measured = measured.sort_values(["cell", "across", "order", "seed_a"])
     heads = cell_heads(grid.cells, found.frame)
-    several = len(lines) > 1
-    rows = [
-        {**row, "head": head_of(row, heads, str(row["line"]) * several)}
-        for row in measured.to_dict("records")
-    ]
+    rows, shared = headed(measured, heads, {line: line * (len(lines) > 1) for line in lines})
     figure = field_maps(
-        pd.DataFrame(rows), most=args.most, title=tables.title(args.title, measured)
+        pd.DataFrame(rows), most=args.most, title=tables.title(args.title, measured, shared)
     )
     shown = [column for column in (*KEPT, *NUMBERS) if column in measured]
     return Drawing(figure, measured[shown], notes)

@@ -64,7 +64,7 @@ def write_tables(found: Findings, folder: Path) -> list[Path]:
         texts: dict[str, list[str]] = {"md": [], "tex": []}
         for facet in found.grid.facets():
             wide = wide_table(rows_of(called, what.name, facet), found.frame)
-            title = table_title(what, facet_title(facet))
+            title = table_title(what, facet_title(facet, found.frame.names))
             texts["md"].append(markdown(wide, title))
             texts["tex"].append(latex(wide, title))
         stem = file_stem(what.name)
@@ -105,7 +105,7 @@ def _write_labels(found: Findings, folder: Path) -> list[Path]:
         for facet in found.grid.facets():
             cells = found.phases.table[found.phases.table["facet"] == facet]
             wide = text_table(cells, column, found.frame)
-            title = f"{heading}{', ' if facet_title(facet) else ''}{facet_title(facet)}"
+            title = ", ".join(filter(None, [heading, facet_title(facet, found.frame.names)]))
             texts["md"].append(markdown(wide, title))
             texts["tex"].append(latex(wide, title))
         for extension, parts in texts.items():

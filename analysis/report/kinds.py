@@ -50,6 +50,7 @@ def panels(tables: Tables, args: PanelsArgs) -> Figure:
         labels=tables.labels,
         with_phases=args.phases,
         columns=args.columns,
+        share_colours=args.share_colours,
         known=found.grid.quantities,
         stage=found.grid.last_stage,
     )
@@ -140,7 +141,7 @@ def rows(tables: Tables, args: RowsArgs) -> Figure:
         measured = along_trainings(grid, args.metric, measured)
     measured = of_variant(grid, measured, args.metric, args.variant)
     check_columns(measured, args.metric, (args.x, *args.y))
-    known = known_columns(grid, args.metric)
+    known = known_columns(grid, args.metric, measured)
     each = "training" if along else "measurement"
     line = Line(args.x, args.y, args.lines, args.at, (args.x_scale, args.y_scale), each)
     title = tables.title(args.title, measured)

@@ -9,6 +9,7 @@ import pandas as pd
 from phasegrid.analysis.draw.line_panels import Layout, line_panels, points_of
 from phasegrid.analysis.draw.panels import cell_heads
 from phasegrid.analysis.draw.planes import spread_out
+from phasegrid.analysis.draw.slices import direction_label
 from phasegrid.analysis.draw.vertices import vertex_text
 from phasegrid.analysis.report.requested import (
     Drawing,
@@ -52,7 +53,7 @@ def overlay(tables: Tables, args: OverlayArgs) -> Drawing:
     cells = _cells(chosen, args if axis is None else replace(args, most=len(grid.cells)))
     shown = chosen[chosen["cell"].isin(cells)].assign(panel=lambda rows: rows["cell"].map(heads))
     levels, missing = _levels(tables, args.dashed or {}, cells)
-    columns = known_columns(grid, args.metric) | _named_axis(tables, axis)
+    columns = known_columns(grid, args.metric, shown) | _named_axis(tables, axis)
     layout = Layout(
         args.x,
         args.y,
@@ -64,6 +65,7 @@ def overlay(tables: Tables, args: OverlayArgs) -> Drawing:
         marks=args.marks or {},
         diagonal=args.diagonal,
         ticks=_ticks(shown, columns.get(args.x)),
+        dots=_dots(shown, columns.get(args.x)),
         across=args.across,
         share_y=args.share_y,
     )
@@ -109,6 +111,12 @@ def _named_axis(tables: Tables, axis: str | None) -> dict[str, Column]:
     return {axis: Column(axis, "float64", "", "", label=label)}
 
 
+def _dots(rows: pd.DataFrame, x: Column | None) -> str | None:
+    """Return the column of the places on x that have a name, if it is there."""
+    place = x.ticks[0] if x is not None and x.ticks is not None else None
+    return place if place in rows else None
+
+
 def _ticks(rows: pd.DataFrame, x: Column | None) -> list[tuple[float, str]]:
     """Return the places on x that have a name, with the names of vertices as readers know them;
     none where lines differ in them.
@@ -135,10 +143,16 @@ def check_columns(rows: pd.DataFrame, metric: str, columns: Sequence[str]) -> No
             )
 
 
-def known_columns(grid: SweepTables, metric: str) -> dict[str, Column]:
-    """Return what is declared about the columns of a metric, by their names."""
+def known_columns(
+    grid: SweepTables, metric: str, rows: pd.DataFrame | None = None
+) -> dict[str, Column]:
+    """Return what is declared about the columns of a metric, by their names; the first axis of
+    slices has the name of the direction in which `rows` were measured.
+    """
     declared = grid.declared.get(identity(metric))
     known = {column.name: column for column in (declared.columns if declared else ())}
+    if identity(metric) == "slice" and rows is not None:
+        known["axis"] = replace(known["axis"], label=direction_label(rows["args"].unique()))
     return known | {name: Column(name, "float64", "", "", label="epoch") for name in ALONG}
 
 

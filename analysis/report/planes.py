@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from phasegrid.analysis.draw.panels import cell_heads, head_of
+from phasegrid.analysis.draw.panels import cell_heads, headed
 from phasegrid.analysis.draw.plane_points import listed, points_of
 from phasegrid.analysis.draw.planes import Surface, plane_maps
 from phasegrid.analysis.draw.vertices import vertex_text
@@ -32,20 +32,14 @@ def planes(tables: Tables, args: PlanesArgs) -> Drawing:
     measured = measured.assign(order=measured["line"].map(lines.index))
     measured = measured.sort_values(["cell", "across", "order", "seed_a", "seed_b"])
     heads = cell_heads(grid.cells, found.frame)
-    rows = [
-        {
-            **row,
-            **_networks(row, grid.stages, heads),
-            "head": head_of(row, heads, ways[row["line"]]),
-        }
-        for row in measured.to_dict("records")
-    ]
+    named, shared = headed(measured, heads, ways)
+    rows = [{**row, **_networks(row, grid.stages, heads)} for row in named]
     declared = known_columns(grid, args.metric)
     surfaces = [
         Surface(column, declared[column].title(), cap or CAPS[column.rpartition("_")[2]])
         for column, cap in zip(args.columns, args.caps, strict=True)
     ]
-    title = tables.title(args.title, measured)
+    title = tables.title(args.title, measured, shared)
     figure = plane_maps(pd.DataFrame(rows), surfaces, most=args.most, title=title)
     return Drawing(figure, _points(rows, args.columns), notes)
 

@@ -50,14 +50,14 @@ class Tables:
     other: OtherSweep = lambda _name: None
     across: Mapping[str, pd.DataFrame] = field(default_factory=dict)
 
-    def title(self, asked: str | None, shown: pd.DataFrame | None = None) -> str:
-        """Return the head of the figure: the requested text, otherwise the name of the sweep; and
-        the stage of the `shown` rows of a metric, if there is one.
+    def title(self, asked: str | None, shown: pd.DataFrame | None = None, shared: str = "") -> str:
+        """Return the head of the figure: the requested text, otherwise the name of the sweep; the
+        stage of the `shown` rows of a metric, if there is one; and what all panels have `shared`.
         """
         text = self.found.grid.sweep if asked is None else asked
         stages = set() if shown is None or "stage" not in shown else set(shown["stage"].dropna())
         named = f"{text}, stage={stages.pop()}" if len(stages) == 1 else text
-        return self.found.heading(named)
+        return "; ".join(filter(None, [self.found.heading(named), shared]))
 
     def across_cells(self) -> "Tables":
         """Return the rows that were measured across cells, in the place of a cell without axes."""

@@ -1,6 +1,5 @@
 """Draw the figures that every sweep gets: the diagram, what else was measured, curves and cuts."""
 
-import json
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -15,16 +14,18 @@ from phasegrid.analysis.draw.panels import seven_panels
 from phasegrid.analysis.phases.phase_map import shows_something
 from phasegrid.analysis.report.findings import Findings
 from phasegrid.analysis.report.kinds import curve_column
-from phasegrid.analysis.tables.grid import SweepTables
 from phasegrid.analysis.tables.quantities import base_of, seven
 from phasegrid.analysis.tables.variants import way_of
-from phasegrid.config.template import METRICS
 
 MOST_PANELS = 12
 MOST_ROWS = 5
 """A figure of what else was measured has at most so many panels, the map of phases included, or,
 where facets stand side by side, so many rows of them.
 """
+MOST_IN_FACETS = 16
+"""The most panels of such a figure where facets stand side by side, if it has several rows."""
+MOST_NAMED = 5
+"""A note names at most so many quantities."""
 FEW_PANELS = 5
 """The number of panels for a quantity with more than `MOST_PANELS` rows per job."""
 
@@ -57,7 +58,8 @@ def further_figures(found: Findings) -> dict[str, Callable[[], Figure]]:
 def further_pages(found: Findings) -> list[list[str]]:
     """Return the quantities of each figure of `further_figures`; variants of one stand together."""
     few = [name for family in _families(found, _further(found)) for name in _spread(family)]
-    most = MOST_PANELS if len(found.grid.facets()) == 1 else MOST_ROWS
+    facets = len(found.grid.facets())
+    most = MOST_PANELS if facets == 1 else min(MOST_ROWS, max(2, MOST_IN_FACETS // facets))
     variants = groupby(few, key=lambda name: base_of(found.grid.quantity(name)).name)
     groups = [list(group) for _, group in variants]
     return fill_pages(groups, most - shows_something(found.phases))
@@ -155,7 +157,9 @@ def _without_axes(found: Findings) -> list[tuple[str, str]]:
     lacks = f"the sweep has no {' and no '.join(absent)}"
     notes = [("diagram", f"{lacks}; its numbers are in tables/")]
     if (further := _further(found)) and len(absent) == 1:
-        notes.append(("further", f"{lacks}; tables/ has {', '.join(map(found.called, further))}"))
+        few = ", ".join(map(found.called, further[:MOST_NAMED]))
+        more = len(further) - MOST_NAMED
+        notes.append(("further", f"{lacks}; tables/ has {few}" + f" and {more} more" * (more > 0)))
     return notes
 
 
@@ -207,28 +211,24 @@ def _idle(found: Findings) -> dict[str, str]:
 def _alike(found: Findings) -> list[tuple[str, str]]:
     """Return the one note on the quantities that have the same number in every cell."""
     parts = []
-    for name, value in _same(found).items():
+    for name, values in _same(found).items():
         unit = found.grid.quantity(name).unit
-        parts.append(f"{found.called(name)} {value:.6g}{unit and f' {unit}'}")
+        numbers = " or ".join(f"{value:.6g}" for value in values)
+        parts.append(f"{found.called(name)} {numbers}{unit and f' {unit}'}")
     return [("diagram", f"the same in every cell: {', '.join(parts)}")] if parts else []
 
 
-def _same(found: Findings) -> dict[str, float]:
-    """Return the quantities that have the same number in every cell because that is all that the
-    cells can have: counts, and numbers of the trials that they share. A panel would be of one
-    colour, with a bar of made-up range.
+def _same(found: Findings) -> dict[str, list[float]]:
+    """Return the quantities that have the same number in every cell, or, if they count, in every
+    cell of a facet, and their numbers. A panel would be of one colour, with a bar of made-up range.
     """
-    shared = _cells_share_trials(found.grid)
     same = {}
-    for name, rows in found.table.groupby("quantity", sort=False):
-        fixed = shared or found.grid.quantity(str(name)).count
-        values = rows.loc[rows["status"] != "missing", "value"]
-        if fixed and len(values) > 1 and not np.ptp(values.to_numpy(dtype=float)):
-            same[str(name)] = float(values.iloc[0])
+    table = found.table[~found.table["quantity"].isin(_idle(found))]
+    for name, rows in table.groupby("quantity", sort=False):
+        known = rows[rows["status"] != "missing"]
+        count = found.grid.quantity(str(name)).count
+        parts = [own for _, own in known.groupby("facet")] if count else [known]
+        numbers = [part["value"].to_numpy(dtype=float) for part in parts]
+        if len(known) > 1 and not any(np.ptp(values) for values in numbers):
+            same[str(name)] = sorted({float(values[0]) for values in numbers})
     return same
-
-
-def _cells_share_trials(grid: SweepTables) -> bool:
-    facets = [path for facet in grid.facets() for path, _ in json.loads(facet)]
-    paths = [path for path in (grid.load_path, grid.temperature_path, *facets) if path is not None]
-    return bool(paths) and all(path.startswith(f"{METRICS}.") for path in paths)

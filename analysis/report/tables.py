@@ -82,19 +82,28 @@ def text_table(cells: pd.DataFrame, column: str, frame: Frame) -> pd.DataFrame:
 
 def format_cell(value: float, stderr: float, n: int) -> str:
     """Write mean ± standard error (n), to two significant digits of the error; without an error, to
-    four of the mean.
+    three of the mean, or as a whole number if it is one.
 
-    >>> format_cell(81.3951, 0.2144, 5), format_cell(-0.33, float("nan"), 2)
-    ('81.40 ± 0.21 (5)', '-0.33 (2)')
+    >>> format_cell(81.3951, 0.2144, 5), format_cell(-0.3302, float("nan"), 2)
+    ('81.40 ± 0.21 (5)', '-0.330 (2)')
     """
     if not np.isfinite(stderr):
-        return f"{value:.4g} ({n})"
+        return f"{_alone(value)} ({n})"
     if stderr == 0:
-        return f"{value:.4g} ± 0 ({n})"
+        return f"{_alone(value)} ± 0 ({n})"
     digits = max(0, 1 - int(np.floor(np.log10(stderr))))
     if digits > 6:
         return f"{value:.4g} ± {stderr:.2g} ({n})"
     return f"{value:.{digits}f} ± {stderr:.{digits}f} ({n})"
+
+
+def _alone(value: float) -> str:
+    """Write a number without an error."""
+    if not np.isfinite(value) or (value.is_integer() and abs(value) < 1e6):
+        return f"{value:.0f}"
+    if not 1e-4 <= abs(value) < 1e6:
+        return f"{value:.2e}"
+    return f"{value:.{max(0, 2 - int(np.floor(np.log10(abs(value)))))}f}"
 
 
 def markdown(wide: pd.DataFrame, title: str) -> str:

@@ -32,7 +32,9 @@ class PanelsArgs:
 
     `quantities` are names as in ``phasegrid.analysis``, variants included: ``cka[mixup_alpha=4]``.
     `phases` adds phase borders and a final map of phases. `columns` is the number of panels side by
-    side without facets (null: automatic).
+    side without facets (null: automatic). `share_colours` gives the panels of a row the same
+    colours, or each its own; null: the same, unless the numbers of no two facets overlap and a
+    panel would be nearly of one colour.
     """
 
     name: Stem
@@ -40,6 +42,7 @@ class PanelsArgs:
     title: str | None = None
     phases: bool = True
     columns: Annotated[int, Field(ge=1, le=12)] | None = None
+    share_colours: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)

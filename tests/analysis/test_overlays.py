@@ -393,3 +393,13 @@ def test_no_way_across_cells_has_the_plain_name() -> None:
     found = ways(BUILT_IN["plane"], pd.DataFrame({"args": args, "cell": [0, 0]}))
     assert list(found.suffixes.values()) == ["over=across, points=3", "over=across, points=5"]
     assert found.plain == ""
+
+
+def test_lines_through_vertices_have_a_dot_at_each_and_no_other_markers() -> None:
+    t = [n / 30 for n in range(31)]
+    rows = one_row(t).assign(places=[[0.0, 0.5, 1.0]])
+    (ax,) = line_panels(rows, layout(dots="places"), {}).axes
+    line, dots = ax.lines
+    assert line.get_marker() in ("", "None")
+    assert dots.get_gid() == "dots"
+    np.testing.assert_array_equal([dots.get_xdata(), dots.get_ydata()], [[0.0, 0.5, 1.0]] * 2)

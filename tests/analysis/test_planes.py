@@ -68,7 +68,12 @@ def marks(ax: Axes, kind: str) -> list[list[float]]:
 
 def written(ax: Axes) -> list[str]:
     """Return the names on a map, without the note above it."""
-    return [text.get_text() for text in ax.texts[:-1] if text.get_text()]
+    return [text.get_text() for text in ax.texts if text.get_gid() == "name"]
+
+
+def note(ax: Axes) -> str:
+    """Return the note above a map, in one line."""
+    return next(text.get_text() for text in ax.texts if text.get_gid() != "name").replace("\n", " ")
 
 
 def lines(ax: Axes, kind: str) -> list[list[list[float]]]:
@@ -112,13 +117,16 @@ def test_each_cell_has_its_plane_with_its_points() -> None:
         for level, path in zip(drawn.levels, drawn.get_paths(), strict=True):
             u, v = path.vertices[:, 0], path.vertices[:, 1]
             np.testing.assert_allclose(u + 10 * v + cell + 1, level)  # the loss is linear
-    assert figure.get_suptitle() == f"{LOSS}; 2 planes"
+    assert figure.get_suptitle().startswith(f"{LOSS}; 2 planes; ")
 
 
 def test_both_axes_have_one_scale_unless_a_map_would_be_a_strip() -> None:
-    square, strip = maps(draw(row(0), row(1, axis_2=np.array(V) / 10)))
-    assert (square.get_aspect(), strip.get_aspect()) == (1.0, "auto")
-    assert (square.get_ylabel(), strip.get_ylabel()) == ("v", "v, on a scale of its own")
+    both, strip = draw(row(0), row(1)), draw(row(0), row(1, axis_2=np.array(V) / 10))
+    assert [ax.get_aspect() for ax in maps(both)] == [1.0, 1.0]
+    assert [ax.get_aspect() for ax in maps(strip)] == ["auto", "auto"], "one rule for all maps"
+    told = "u, v: distances in weight space"
+    assert both.get_suptitle() == f"{LOSS}; 2 planes; {told}"
+    assert strip.get_suptitle() == f"{LOSS}; 2 planes; {told}, v on a scale of its own"
 
 
 def test_a_curve_is_drawn_over_its_plane_with_some_t() -> None:
@@ -142,7 +150,7 @@ def test_networks_that_are_projected_are_named_with_their_distance() -> None:
     assert written(ax) == ["seed 0", "seed 1", "seed 2", "seed 3 (4 off)"]
     assert len(marks(ax, "networks")) == 4
     assert marks(ax, "bends") == []
-    assert "points up to 4 off the plane" in ax.texts[-1].get_text()
+    assert "up to 4 off" in note(ax)
 
 
 def test_a_training_is_a_line_through_its_networks_in_the_order_of_time() -> None:
@@ -203,14 +211,14 @@ def test_levels_ascend_whatever_the_values(values: list[list[float]]) -> None:
 
 def test_the_first_seeds_stand_for_a_cell_and_ways_of_measuring_for_themselves() -> None:
     figure = draw(row(0, (0, 1)), row(0, (1, 2)), row(0, (0, 1), line="bend=2"))
-    notes = [ax.texts[-1].get_text().replace("\n", " ") for ax in maps(figure)]
+    notes = [note(ax) for ax in maps(figure)]
     assert notes == ["seeds 0 and 1, 4 × 3 points"] * 2
 
 
 def test_of_too_many_planes_some_are_drawn_and_the_rest_is_counted() -> None:
     figure = draw(row(0), row(1), row(2), most=2)
     assert [ax.get_title(loc="left") for ax in maps(figure)] == ["width 1", "width 3"]
-    assert figure.get_suptitle() == f"{LOSS}; 2 planes of 3"
+    assert figure.get_suptitle().startswith(f"{LOSS}; 2 planes of 3; ")
 
 
 def test_points_that_diverged_are_hatched_and_counted() -> None:
@@ -218,7 +226,7 @@ def test_points_that_diverged_are_hatched_and_counted() -> None:
     loss[2][3] = None
     one, none = maps(draw(row(0, train_loss=loss), row(1, train_loss=[[None] * 4] * 3)))
     assert one.patch.get_hatch() == none.patch.get_hatch() == MISSING.hatch
-    assert "1 diverged" in one.texts[-1].get_text()
+    assert "1 diverged" in note(one)
     assert contours(none) == ()
 
 

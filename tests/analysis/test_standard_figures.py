@@ -131,8 +131,11 @@ def test_a_column_that_is_idle_in_a_sweep_is_noted_and_not_drawn(
     zeros = loss.assign(quantity="length_ratio", value=0.0)  # whose declaration names no such case
     found = found_in(replace(grid, values=pd.concat([grid.values, zeros], ignore_index=True)))
     reason = "every number is 0 or missing, as it is without BatchNorm"
-    assert not_standard(found) == [("further", f"{name}: {reason}") for name in idle]
-    assert further_pages(found) == [["length_ratio"]]
+    assert not_standard(found) == [
+        *(("further", f"{name}: {reason}") for name in idle),
+        ("diagram", "the same in every cell: length_ratio 0"),
+    ]
+    assert further_pages(found) == []
 
 
 def test_a_column_with_one_other_number_is_drawn(make_grid: MakeGrid) -> None:
@@ -163,13 +166,29 @@ def test_what_cells_share_is_noted_once_and_in_no_figure(make_grid: MakeGrid) ->
     assert {"test_accuracy", "dimension"} < set(found.table["quantity"])  # for the tables
 
 
-def test_equal_numbers_of_different_trials_are_drawn_but_not_equal_counts(
+def test_what_is_the_same_in_every_cell_is_not_drawn_whatever_the_axes(
     make_grid: MakeGrid,
 ) -> None:
     found = shared(make_grid, "metrics.simplex.connectors", "train.lr")
-    assert not_standard(found) == [("diagram", "the same in every cell: dimension 2")]
-    assert {"diagram", "further", "cuts_load", "cuts_temperature"} < set(standard_figures(found))
+    note = "the same in every cell: test_accuracy 90 %, dimension 2"
+    assert not_standard(found) == [("diagram", note)]
     assert further_pages(found) == [["log_volume"]]
+
+
+def test_a_count_that_only_facets_change_is_noted_and_not_drawn(make_grid: MakeGrid) -> None:
+    facets = tuple(f'[["metrics.simplex.connectors",{num}]]' for num in (1, 4))
+    grid = with_quantities(make_grid(facets=facets), "log_volume", "dimension")
+    counts = grid.values["facet"].map(dict(zip(facets, (1.0, 4.0), strict=True)))
+    value = grid.values["value"].where(grid.values["quantity"] != "dimension", counts)
+    found = found_in(replace(grid, values=grid.values.assign(value=value)))
+    assert ("diagram", "the same in every cell: dimension 1 or 4") in not_standard(found)
+    assert further_pages(found) == [["log_volume"]]
+
+
+def test_a_sweep_with_one_axis_names_few_of_its_further_quantities(make_grid: MakeGrid) -> None:
+    grid = with_quantities(small(make_grid), *ways(9))
+    notes = dict(not_standard(found_in(replace(grid, temperature_path=None))))
+    assert notes["further"].endswith("test_loss[at=4] and 4 more")
 
 
 def test_only_the_declaration_says_that_a_column_may_be_idle() -> None:

@@ -41,6 +41,7 @@ def row(
         "train_error_percent": loss,
         "test_loss": None,
         "test_error_percent": None,
+        "args": '{"directions":"random"}',
         **changed,
     }
 
@@ -161,6 +162,11 @@ def test_a_profile_has_a_line_for_every_trial_and_a_name_for_every_cell() -> Non
     assert any(list(np.asarray(line.get_ydata())) == [math.log(3)] * 2 for line in ax.lines)
     assert any("3 trials" in text.get_text() for text in ax.texts)
     assert ax.get_yscale() == "linear"
+
+
+def test_a_profile_along_the_weights_says_what_x_is() -> None:
+    ax = profile(new_axes(), points_of(row(dimensions=1, args='{"directions":"weights"}')))
+    assert ax.get_xlabel() == "x in (1 + x) w"
 
 
 def test_a_profile_that_explodes_is_logarithmic_with_gaps() -> None:

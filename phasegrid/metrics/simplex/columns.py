@@ -43,7 +43,8 @@ COLUMNS = (
             UNIT_OF_LOSS,
             "mean loss over the complex, training set",
             label="simplex training loss",
-            colours="magma_r",
+            better="lower",
+            scale="log",
         )
     ),
     *_expected(
@@ -62,7 +63,8 @@ COLUMNS = (
             UNIT_OF_LOSS,
             "mean loss over the complex, test set",
             label="simplex test loss",
-            colours="magma_r",
+            better="lower",
+            scale="log",
         )
     ),
     *_expected(
@@ -72,7 +74,7 @@ COLUMNS = (
             "%",
             "mean test accuracy over the complex",
             label="simplex test accuracy",
-            colours="magma_r",
+            better="higher",
         )
     ),
     Column(
