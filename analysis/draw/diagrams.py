@@ -242,7 +242,7 @@ def phase_handles(phases: pd.DataFrame, *, stippled: bool = True) -> list[Patch 
     handles: list[Patch | Line2D] = []
     unsure = phases["phase"] == UNDETERMINED
     for phase in (phase for phase in PHASES if phase in found):
-        handles.append(_phase_swatch(phase, stippled, phases["hessian_measured"].any()))
+        handles.append(_phase_swatch(phase, stippled, bool(phases["hessian_measured"].any())))
         if not stippled and unsure[phases["nearest"] == phase].all():
             handles[-1].set_label(f"{handles[-1].get_label()}; undetermined")
     if not stippled:

@@ -209,7 +209,7 @@ def _dot(ax: Axes, points: pd.DataFrame, dots: pd.DataFrame, look: Mapping[str, 
     at = dots.set_axis(["key", "x"], axis=1).explode("x", ignore_index=True).dropna()
     there = points.merge(at.astype({"x": float}), on=["key", "x"])
     if len(dots) > 1 and at.groupby("x")["key"].nunique().eq(len(dots)).all():
-        there = there.groupby("x", as_index=False)["y"].mean()
+        there = there.groupby("x")["y"].mean().reset_index()
     dot: Any = {"linestyle": "none", "marker": "o", "markersize": 3.2, "gid": "dots"}
     ax.plot(there["x"], there["y"], color=look["color"], **dot)
 

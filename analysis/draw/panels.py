@@ -87,7 +87,7 @@ def seven_panels(
             for facet in facets
         ]
         _row_of_panels(
-            axes.flat[place * len(facets) : (place + 1) * len(facets)],
+            list(axes.flat[place * len(facets) : (place + 1) * len(facets)]),
             table,
             what,
             {facet: phases.table[phases.table["facet"] == facet] for facet in places[name]},

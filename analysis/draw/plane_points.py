@@ -91,8 +91,8 @@ def draw_points(ax: Axes, row: Mapping[Any, Any]) -> None:
     _draw_samples(ax, row)
     points = points_of(row)
     for course in listed(row, "courses"):
-        u, v = ([getattr(points[place], axis) for place in course] for axis in "uv")
-        ax.plot(u, v, path_effects=HALO, label="training", **TRAINING)
+        along = ([getattr(points[place], axis) for place in course] for axis in "uv")
+        ax.plot(*along, path_effects=HALO, label="training", **TRAINING)
     passed = _passed(row)
     for place, point in enumerate(points):
         if in_frame(row, point):

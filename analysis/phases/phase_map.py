@@ -67,7 +67,7 @@ def as_table(
         n_seeds=(~np.isnan(by_seed(grid.values, "train_loss", grid.cells))).sum(axis=1),
         n_pairs=n_pairs,
         mc_spread_known=n_pairs > 1,
-        hessian_measured=~np.isnan(measured.hessian).all(axis=1),
+        hessian_measured=np.isfinite(measured.hessian).sum(axis=1) > 0,
         n_diverged=grid.cells["n_diverged"].to_numpy(),
         n_collapsed=measured.n_collapsed,
     )

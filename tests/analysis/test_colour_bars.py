@@ -57,7 +57,14 @@ def planes(_grid: SweepTables) -> Figure:
 
 
 def points() -> pd.DataFrame:
-    slice_row = {"cell": 0, "seed_a": 0, "outcome": "done", "axis": AXIS, "axis_2": AXIS}
+    slice_row = {
+        "cell": 0,
+        "seed_a": 0,
+        "outcome": "done",
+        "axis": AXIS,
+        "axis_2": AXIS,
+        "args": "{}",
+    }
     return slice_points(pd.DataFrame([{**slice_row, "train_loss": SURFACE}]))
 
 

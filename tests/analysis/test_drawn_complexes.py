@@ -86,7 +86,7 @@ def test_a_flat_complex_is_drawn_in_the_plane() -> None:
     edges = [one for one in ax.collections if isinstance(one, LineCollection)]
     assert len(edges[0].get_segments()) == 2
     assert [len(one.get_paths()) for one in ax.collections if type(one) is PolyCollection] == [0]
-    assert "2 axes hold 100 % of the spread" in {text.get_text() for text in ax.texts}
+    assert "axes hold 70, 30 % of the spread of vertices" in {text.get_text() for text in ax.texts}
 
 
 def test_colours_are_those_of_the_bar_and_shared_by_all_panels() -> None:
