@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from phasegrid.analysis.draw.panels import cell_heads, head_of
+from phasegrid.analysis.draw.panels import cell_heads, headed
 from phasegrid.analysis.draw.profiles import Profile, profile_panels
 from phasegrid.analysis.report.overlays import in_ways, known_columns
 from phasegrid.analysis.report.requested import Drawing, NotYetError, Tables
@@ -30,10 +30,9 @@ def profiles(tables: Tables, args: ProfilesArgs) -> Drawing:
     first = chosen.groupby(["cell", "order"], sort=False)["key"].transform("first")
     chosen = chosen[chosen["key"] == first]
     heads = cell_heads(grid.cells, tables.found.frame)
-    several = len(ways) > 1
-    chosen = chosen.assign(
-        head=[head_of(row, heads, str(row["line"]) * several) for row in chosen.to_dict("records")]
-    )
+    called = {way: way * (len(ways) > 1) for way in ways}
+    rows, shared = headed(chosen, heads, called)
+    chosen = chosen.assign(head=[row["head"] for row in rows])
     label = known_columns(grid, "lines")[args.column].title()
     what = Profile(args.column, label, args.scale, args.patches, args.guess)
     figure = profile_panels(
@@ -42,7 +41,7 @@ def profiles(tables: Tables, args: ProfilesArgs) -> Drawing:
         most=args.most,
         columns=args.columns,
         share_y=args.share_y,
-        title=tables.title(args.title, chosen),
+        title=tables.title(args.title, chosen, shared),
     )
     return Drawing(figure, _points(chosen), notes)
 
