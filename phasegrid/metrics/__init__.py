@@ -33,6 +33,7 @@ from phasegrid.metrics.sam_sharpness import SAM_SHARPNESS
 from phasegrid.metrics.simplex import SIMPLEX
 from phasegrid.metrics.slice import SLICE
 from phasegrid.metrics.soup import SOUP
+from phasegrid.metrics.stability import STABILITY
 from phasegrid.metrics.swag_curves import SWAG_CURVES
 from phasegrid.metrics.trace import TRACE
 from phasegrid.metrics.vertex_path import VERTEX_PATH
@@ -58,6 +59,7 @@ METRICS: dict[str, Metric] = {
     "origin_path": ORIGIN_PATH,
     "decision": DECISION,
     "trace": TRACE,
+    "stability": STABILITY,
     "swag_curves": SWAG_CURVES,
     "directions": DIRECTIONS,
     "sam_sharpness": SAM_SHARPNESS,
