@@ -210,9 +210,9 @@ CASES = [
         "found '.inf'; allowed: a number",
     ),
     (
-        table("{by: train.batch_size, values: {4: 0, 8: 1}}"),
+        table("{by: train.batch_size, values: {4: -1, 8: 1}}"),
         "couple.train.epochs.values.4",
-        "train.epochs: found 0; allowed: at least 1",
+        "train.epochs: found -1; allowed: at least 0",
     ),
     (
         table("{by: train.batch_size, values: {4: 1}, otherwise: x}"),
@@ -310,6 +310,6 @@ def test_what_follows_from_another_mistake_is_not_told(tmp_path: Path) -> None:
 
 
 def test_a_result_below_the_bound_is_not_rounded_up_to_it(tmp_path: Path) -> None:
-    couple = "{train.epochs: 3.6 / train.batch_size}"
+    couple = "{train.updates: 3.6 / train.batch_size}"
     (mistake,) = mistakes(write(tmp_path, couple=couple, train="{}"))
     assert re.search(r"found 0.9; allowed: at least 1 \(in the cell", mistake.message)

@@ -290,9 +290,9 @@ CASES = [
         "division by train.keep_every, which is 0 here",
     ),
     (
-        {"couple": "{train.epochs: train.batch_size / 8}"},
+        {"couple": "{train.epochs: train.batch_size / 16}"},
         "train.epochs",
-        r"found 0.5; allowed: at least 1 \(in the cell .*train.batch_size=4\)",
+        r"found 0.25, which rounds to 0; allowed: 0 itself, .*\(in the cell .*train.batch_size=4\)",
     ),
     ({"couple": "{train.lr: 0 * train.batch_size}"}, "train.lr", "found 0; allowed: greater than"),
     # include and exclude

@@ -112,6 +112,10 @@ class Ties:
         tried: list[int | float] = [value]
         if fields[name].whole and isinstance(value, float):
             tried = [math.floor(tidy(value)), nearest_integer(value)]
+            if tried[-1] == 0 != tidy(value):
+                message = f"found {value}, which rounds to 0; allowed: 0 itself, or a whole number"
+                self._blame(path, f"{expression.text!r}: {message}", point, "")
+                return INVALID
         resolved: Json = None
         for number in tried:
             scratch = Diagnostics()
