@@ -71,16 +71,26 @@ ANGLES = Metric(
             stderr="mean_angle_stderr",
         ),
         Column("mean_angle_stderr", "float64", "degrees", "its standard error", role="detail"),
-        Column("std_angle", "float64", "degrees", "their standard deviation", role="asked"),
+        Column(
+            "std_angle", "float64", "degrees", "their deviation", role="asked", quantity="angle_std"
+        ),
         Column(
             "theory_std",
             "float64",
             "degrees",
             "the deviation of Gaussian directions, (180 / pi) / sqrt(P), exact for large P; null"
             " for others",
-            role="detail",
+            role="asked",
+            quantity="angle_theory_std",
         ),
-        Column("smallest_angle", "float64", "degrees", "the smallest of them", role="asked"),
+        Column(
+            "smallest_angle",
+            "float64",
+            "degrees",
+            "the smallest of them",
+            role="asked",
+            quantity="angle_smallest",
+        ),
         Column("num_parameters", "int64", "", "P, dimension of the directions"),
     ),
 )

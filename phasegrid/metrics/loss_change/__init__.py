@@ -116,7 +116,8 @@ LOSS_CHANGE = Metric(
             "float64",
             UNIT_OF_LOSS,
             "its deviation: the root of lambda^2 sigma^2 |g|^2 + lambda^4 sigma^4 tr(HH) / 2",
-            role="detail",
+            role="asked",
+            quantity="loss_change_theory_std",
         ),
         Column(
             "positive_percent",
