@@ -1,6 +1,5 @@
 """Draw the loss along lines through networks, several directions in a panel."""
 
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,15 +13,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from phasegrid.analysis.draw.diagrams import write_title
-from phasegrid.analysis.draw.headings import write_heading
+from phasegrid.analysis.draw.headed import headed_panels
 from phasegrid.analysis.draw.line_looks import DASHES
-from phasegrid.analysis.draw.panels import grid_shape, trim_panels
 from phasegrid.analysis.draw.plane_points import listed
-from phasegrid.analysis.draw.planes import spread_out
-from phasegrid.texts import counted
 
-PANEL = (2.35, 1.75)  # inches
-ENTRY = 1.6  # inches of an entry of the legend
 OTHER = "#b0413e"
 """The colour of the mark at the network that a line leads to."""
 
@@ -38,6 +32,7 @@ KINDS = {
     "w_peak": "mined (w-peak)",
     "vvv_basin": "mined (vvv-basin)",
     "component": "component",
+    "aligned": "nearest Gaussian of",
 }
 """The kinds of directions for readers, with the abbreviations of Xu et al. 2024."""
 
@@ -79,25 +74,16 @@ def profile_panels(
     """Draw a panel for each ``head`` of the rows of ``lines``, each row a line in it; of more than
     `most` panels an evenly spread selection.
     """
-    heads = list(dict.fromkeys(rows["head"]))
-    shown = [heads[place] for place in spread_out(len(heads), most)]
-    down, across = grid_shape(len(shown), 1, columns)
-    handles = _handles(rows[rows["head"].isin(shown)], what, list(dict.fromkeys(rows["direction"])))
-    wide = max(4.2, PANEL[0] * across + 0.4)
-    side_by_side = min(len(handles), int(wide // ENTRY))
-    legend = 0.19 * math.ceil(len(handles) / side_by_side)
-    size = (wide, PANEL[1] * down + legend + 0.6)
-    figure = Figure(figsize=size, layout="constrained")
-    axes = figure.subplots(down, across, squeeze=False, sharey=share_y)
     directions = list(dict.fromkeys(rows["direction"]))
-    for head, ax in zip(shown, axes.flat, strict=False):
-        profile_axes(ax, rows[rows["head"] == head], what, directions, head)
-    trim_panels(list(axes.flat), across, len(shown))
-    figure.legend(handles=handles, loc="outside lower center", ncols=side_by_side)
-    left = len(heads) - len(shown)
-    more = f"{counted(len(shown), 'panel')} of {len(heads)}" if left else ""
-    write_heading(figure, "\n".join(filter(None, [title, more])))
-    return figure
+    return headed_panels(
+        list(dict.fromkeys(rows["head"])),
+        lambda ax, head: profile_axes(ax, rows[rows["head"] == head], what, directions, head),
+        _handles(rows, what, directions),
+        most=most,
+        columns=columns,
+        share_y=share_y,
+        title=title,
+    )
 
 
 def profile_axes(

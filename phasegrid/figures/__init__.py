@@ -14,6 +14,7 @@ from pydantic import Field
 from phasegrid.declare import FigureKind, Finding, Grid, Needs
 from phasegrid.figures.checks import Quantities, Stem, cell_fits, no_points
 from phasegrid.figures.complexes import COMPLEX
+from phasegrid.figures.distributions import DENSITIES, HISTOGRAMS
 from phasegrid.figures.fields import FIELDS
 from phasegrid.figures.matrix import MATRIX
 from phasegrid.figures.overlay import OVERLAY
@@ -189,6 +190,8 @@ FIGURES: Mapping[str, FigureKind] = {
     "complex": COMPLEX,
     "fields": FIELDS,
     "profiles": PROFILES,
+    "histograms": HISTOGRAMS,
+    "densities": DENSITIES,
     "ranking": RANKING,
     "schematic": SCHEMATIC,
 }

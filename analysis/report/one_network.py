@@ -1,0 +1,45 @@
+"""Choose the rows of one network for each panel of a figure."""
+
+import pandas as pd
+
+from phasegrid.analysis.draw.panels import cell_heads, headed
+from phasegrid.analysis.report.overlays import in_ways
+from phasegrid.analysis.report.requested import NotYetError, Tables
+from phasegrid.figures.checks import Variants
+
+
+def rows_of_networks(
+    tables: Tables, metric: str, cell: int | None, seed: int | None, variants: Variants
+) -> tuple[pd.DataFrame, str, list[str]]:
+    """Return the rows of a metric of the networks with this `seed`, or of the first network of each
+    cell and way of measuring, in this order; what the heads of all panels would share; and a note on
+    each way that is not measured.
+
+    The column ``line`` names the way, ``place`` the cell, and ``head`` the cell, and the way if
+    there are several.
+
+    Raises:
+        NotYetError: if none is measured.
+    """
+    if metric not in tables.rows:
+        raise NotYetError(f"{metric} is not measured yet")
+    grid, measured = tables.found.grid, tables.rows[metric]
+    if cell is not None:
+        measured = measured[measured["cell"] == cell]
+    if seed is not None:
+        measured = measured[(measured["seed_a"] == seed) | measured["seed_a"].isna()]
+    if measured.empty:
+        raise NotYetError(f"{metric} of such networks is not measured yet")
+    chosen, ways, notes = in_ways(grid, metric, measured, variants)
+    chosen = chosen.assign(order=chosen["line"].map(ways.index))
+    chosen = chosen.sort_values(["cell", "order", "seed_a", "key"], kind="stable")
+    first = chosen.groupby(["cell", "order"], sort=False)["key"].transform("first")
+    chosen = chosen[chosen["key"] == first]
+    heads = cell_heads(grid.cells, tables.found.frame)
+    called = {way: way * (len(ways) > 1) for way in ways}
+    rows, shared = headed(chosen, heads, called)
+    places, _ = headed(chosen, heads, dict.fromkeys(ways, ""))
+    chosen = chosen.assign(
+        head=[row["head"] for row in rows], place=[row["head"] for row in places]
+    )
+    return chosen, shared, notes
