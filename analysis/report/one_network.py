@@ -12,8 +12,8 @@ def rows_of_networks(
     tables: Tables, metric: str, cell: int | None, seed: int | None, variants: Variants
 ) -> tuple[pd.DataFrame, str, list[str]]:
     """Return the rows of a metric of the networks with this `seed`, or of the first network of each
-    cell and way of measuring, in this order; what the heads of all panels would share; and a note on
-    each way that is not measured.
+    cell and way of measuring, in this order; what the heads of all panels would share; and a note
+    on each way that is not measured.
 
     The column ``line`` names the way, ``place`` the cell, and ``head`` the cell, and the way if
     there are several.
