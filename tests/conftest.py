@@ -34,6 +34,27 @@ def _one_torch_thread() -> None:
         torch.set_num_threads(1)
 
 
+def _write_birds(root: Path) -> None:
+    """Write the lists of CUB-200-2011 for two classes, with files that only trainings would read."""
+    from phasegrid.datasets.image_lists import CUB  # not before the environment is set
+
+    folder = root / CUB
+    images = {number: f"00{1 + number % 2}.Bird/{number}.jpg" for number in range(1, 301)}
+    lists: dict[str, dict[int, object]] = {
+        "images": dict(images),
+        "classes": {1: "001.Bird", 2: "002.Bird"},
+        "image_class_labels": {number: 1 + number % 2 for number in images},
+        "train_test_split": {number: int(number > 40) for number in images},
+    }
+    for name in images.values():
+        path = folder / "images" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"read by trainings alone")
+    for name, values in lists.items():
+        text = "".join(f"{number} {value}\n" for number, value in values.items())
+        (folder / f"{name}.txt").write_text(text)
+
+
 @pytest.fixture(scope="session")
 def inputs(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, str]:
     """Small files for the sweeps that read a user's own, by data set: the override that names
@@ -59,6 +80,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, str]:
         (folder / name).mkdir(parents=True)
         for index in range(64):
             (folder / name / f"{index}.jpg").write_bytes(b"read by trainings alone")
+    _write_birds(folder)
     root = f"dataset.root={folder}"
     own = dict.fromkeys(("translation", "language", "image_folder"), root)
     return {"npz": f"dataset.path={images_file}", **own}
