@@ -66,7 +66,7 @@ def test_of_a_network_it_is_that_of_its_quadratic_loss() -> None:
     """Batches of all examples: no noise. The gradient at w* shifts the mean of the chain."""
     q, n, gamma, step = quadratic(num=40), 40, 20.0, 4e-3
     args: dict[str, Any] = {"gamma": gamma, "step": step, "batch_size": 100, "chains": 4}
-    row = measure("learning_coefficient", q.module, q.data, **args, burn_in=50, draws=250)
+    row = measure("learning_coefficient", q.module, q.data, **args, burn_in=30, draws=120)
     heat = n / math.log(n)
     A = heat * q.H + gamma * torch.eye(len(q.w), dtype=torch.float64)
     mean = -heat * torch.linalg.solve(A, q.g)
@@ -75,7 +75,7 @@ def test_of_a_network_it_is_that_of_its_quadratic_loss() -> None:
     expected = heat * (q.rise(mean) + float((q.H @ covariance).trace()) / 2)
     assert abs(row["learning_coefficient"] - expected) < 4 * row["learning_coefficient_stderr"]
     assert row["loss"] == pytest.approx(q.loss, rel=1e-12)
-    assert (row["num_labels"], len(row["loss_trace"])) == (40, 300)
+    assert (row["num_labels"], len(row["loss_trace"])) == (40, 150)
     assert len(row["chain_values"]) == 4
 
 

@@ -17,11 +17,12 @@ from phasegrid.metrics.power_law.compute import compute, eigenvalues
 from phasegrid.metrics.power_law.fitting import draw_power_law, fit_power_law, p_value
 
 
-def measure(module: nn.Module, seed: int = 0, **args: Any) -> dict[str, dict[str, Any]]:
-    rows = compute([module], vectors(), generator(seed), **args)
-    columns = {column.name for column in METRICS["power_law"].columns}
-    assert all(set(row) == columns for row in rows)
-    return {str(row["layer"]): row for row in rows}
+def measure(module: nn.Module, seed: int = 0, **args: Any) -> dict[str, Any]:
+    row: dict[str, Any] = compute([module], vectors(), generator(seed), **args)
+    assert set(row) == {column.name for column in METRICS["power_law"].columns}
+    lists = [value for name, value in row.items() if name.startswith("layer_")]
+    assert {len(value) for value in lists} == {len(row["layers"])}
+    return row
 
 
 def test_a_known_exponent_is_found_within_its_error() -> None:
@@ -94,33 +95,33 @@ def test_scaling_a_layer_moves_the_weighted_exponent_alone() -> None:
     before = measure(module)
     module[0].weight.data *= 10  # type: ignore[union-attr, index]
     after = measure(module)
-    assert after["0"]["alpha"] == pytest.approx(before["0"]["alpha"])
-    moved = after["0"]["alpha_hat"] - before["0"]["alpha_hat"]
-    assert moved == pytest.approx(2 * before["0"]["alpha"])
+    assert before["num_layers"] == 1
+    assert after["alpha"] == pytest.approx(before["alpha"])
+    assert after["alpha_hat"] - before["alpha_hat"] == pytest.approx(2 * before["alpha"])
 
 
 def test_the_mean_is_over_the_layers_that_have_a_fit() -> None:
     module = seeded(
         lambda: nn.Sequential(nn.Linear(30, 40), nn.ReLU(), nn.Linear(40, 20), nn.Linear(20, 3))
     )
-    rows = measure(module, bootstrap=3)
-    assert list(rows) == ["mean", "0", "2", "3"]
-    assert rows["3"]["alpha"] is None
-    assert rows["3"]["num_eigenvalues"] == 3
-    alphas = [rows[name]["alpha"] for name in ("0", "2")]
-    assert rows["mean"]["alpha"] == pytest.approx(sum(alphas) / 2)
-    assert rows["mean"]["alpha_stderr"] == pytest.approx(abs(alphas[0] - alphas[1]) / 2)
-    assert rows["mean"]["num_layers"] == 2
-    weighted = [rows[n]["alpha"] * math.log10(rows[n]["x_max"]) for n in ("0", "2")]
-    assert rows["mean"]["alpha_hat"] == pytest.approx(sum(weighted) / 2)
-    assert all(0 <= rows[n]["p_value"] <= 1 for n in ("0", "2"))
-    assert measure(module, bootstrap=3) == rows
+    row = measure(module, bootstrap=3)
+    assert row["layers"] == ["0", "2", "3"]
+    assert (row["num_layers"], row["layer_alpha"][2]) == (2, None)
+    assert row["layer_num_eigenvalues"] == [30, 20, 3]
+    alphas = row["layer_alpha"][:2]
+    assert row["alpha"] == pytest.approx(sum(alphas) / 2)
+    assert row["alpha_stderr"] == pytest.approx(abs(alphas[0] - alphas[1]) / 2)
+    largest = row["layer_x_max"][:2]
+    weighted = [alpha * math.log10(x) for alpha, x in zip(alphas, largest, strict=True)]
+    assert row["alpha_hat"] == pytest.approx(sum(weighted) / 2)
+    assert all(0 <= p <= 1 for p in row["layer_p_value"][:2])
+    assert measure(module, bootstrap=3) == row
 
 
 def test_small_networks_have_no_fit_and_no_number() -> None:
-    rows = measure(seeded(cnn))
-    assert rows["mean"]["alpha"] is rows["mean"]["alpha_hat"] is None
-    assert rows["mean"]["num_layers"] == 0
+    row = measure(seeded(cnn))
+    assert row["alpha"] is row["alpha_hat"] is row["alpha_stderr"] is None
+    assert row["num_layers"] == 0
 
 
 def test_what_has_no_spectrum_is_refused() -> None:

@@ -23,16 +23,17 @@ from phasegrid.metrics.ranges import Count, Positive, Seed
 
 @dataclass(frozen=True, slots=True)
 class EffectiveDimensionArgs:
-    """N_eff(H, z) = sum_i lambda_i / (lambda_i + z) over the positive eigenvalues of the Hessian
-    (MacKay 1992; Maddox, Benton and Wilson 2020, equation 2).
+    """N_eff(H, z) = sum_i lambda_i / (|lambda_i| + z) over the eigenvalues of the Hessian (MacKay
+    1992; Maddox, Benton and Wilson 2020, equation 2, who have no negative ones; here they count
+    negatively).
 
     - `z`: 1 as in Maddox et al. `scale`: H is that of the ``mean`` loss, or of the ``sum`` over the
       training set, which is the mean times their number (MacKay's, where z is the precision of the
       prior).
     - A network with at most `exact_parameters` is computed exactly, from its whole spectrum. For
       others the eigenvalues that a Lanczos run of `steps` finds count exactly, and `probes` runs
-      estimate the rest. For a z far below the largest eigenvalue more steps are needed: at a 50th
-      of it, 20, 40 and 80 steps gave +21%, +8% and 0% (a perceptron of 255 weights).
+      estimate the rest. Its standard error can exceed the number itself where P is large and little
+      of the spectrum is found: more steps find more of it.
     - `examples`, drawn with `example_seed`, and `batch_norm`: as in the metric ``hessian``.
     """
 
@@ -70,7 +71,7 @@ EFFECTIVE_DIMENSION = Metric(
     columns=(
         sharpness(
             "effective_dimension",
-            "sum of lambda / (lambda + z) over positive eigenvalues",
+            "sum of lambda / (|lambda| + z) over the eigenvalues",
             "effective dimension",
             stderr="effective_dimension_stderr",
         ),

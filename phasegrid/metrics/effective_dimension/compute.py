@@ -1,14 +1,17 @@
 """The effective dimension of the Hessian (MacKay 1992, section 4; Maddox et al. 2020, equation 2).
 
-    N_eff(H, z) = sum_i f(lambda_i),   f(lambda) = max(lambda, 0) / (max(lambda, 0) + z)
+    N_eff(H, z) = sum_i f(lambda_i),   f(lambda) = lambda / (|lambda| + z)
 
 From a Lanczos run, with the k eigenvalues theta_i that it has found and R quadratures with nodes
 theta_rj and weights w_rj of the rest of the spectrum (`phasegrid.metrics.hessian.density`),
 
     N_eff = sum_{i <= k} f(theta_i) + (1/R) sum_r (P - k) sum_j w_rj f(theta_rj).
 
-Negative eigenvalues, which a trained network may have, count nothing: the paper has none. Letters:
-P trainable parameters, R runs.
+The papers have no negative eigenvalues; a trained network may. Here they count negatively, so that
+f is linear at 0 and the many eigenvalues around it, of both signs, give their trace over z, which a
+quadrature knows. Counted as 0 they would make f a kink where most eigenvalues are: 20 steps gave
+1950 for ResNet18 of width 8, more than the trace, 700, allows. Letters: P trainable parameters, R
+runs.
 """
 
 from collections.abc import Sequence
@@ -109,7 +112,6 @@ def shares(eigenvalues: Tensor, z: float) -> Tensor:
     """Return f(lambda) of each eigenvalue.
 
     >>> shares(torch.tensor([-1.0, 0.0, 1.0, 3.0]), 1.0).tolist()
-    [0.0, 0.0, 0.5, 0.75]
+    [-0.5, 0.0, 0.5, 0.75]
     """
-    positive = eigenvalues.clamp(min=0)
-    return positive / (positive + z)
+    return eigenvalues / (eigenvalues.abs() + z)

@@ -7,6 +7,7 @@ from pydantic import Field
 
 from phasegrid.declare import MAX_COUNT, Column, Metric
 from phasegrid.estimates import RATE, Guess, Measurement
+from phasegrid.metrics.on_examples import stderr_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,10 +32,6 @@ class PowerLawArgs:
     bootstrap: Annotated[int, Field(ge=0, le=MAX_COUNT)] = 0
 
 
-MEAN = "mean"
-"""The label of the row over all layers."""
-
-
 def _cost(job: Measurement) -> Guess:
     """A singular value decomposition of layers of about equal size, and the fits."""
     per_layer = job.work.num_parameters / max(1, job.work.layers)
@@ -42,8 +39,8 @@ def _cost(job: Measurement) -> Guess:
     return Guess(job.work.layers * (one + 2e-3 * (1 + int(job.args["bootstrap"]))))
 
 
-def _tail(name: str, unit: str, doc: str) -> Column:
-    return Column(name, "float64", unit, doc, role="detail")
+def _by_layer(name: str, doc: str) -> Column:
+    return Column(f"layer_{name}", "list<float64>", "", f"of each layer: {doc}; null without a fit")
 
 
 POWER_LAW = Metric(
@@ -55,45 +52,41 @@ POWER_LAW = Metric(
     memory=lambda job: 12 * job.work.num_parameters,
     columns=(
         Column(
-            "layer",
-            "string",
-            "",
-            "the layer; one row each, and one for the mean over layers",
-            role="axis",
-            usual=MEAN,
-        ),
-        Column(
             "alpha",
             "float64",
             "",
-            "exponent of the power law; of the mean: unweighted",
+            "exponent of the power law, mean over the layers that have a fit",
             label="power-law exponent alpha",
             better="lower",
             stderr="alpha_stderr",
         ),
-        _tail(
-            "alpha_stderr", "", "(alpha - 1) / sqrt(tail), given x_min; of a mean: over the layers"
-        ),
+        stderr_of("alpha", "standard error over the layers; null for a single one"),
         Column(
             "alpha_hat",
             "float64",
             "",
-            "alpha times the decadic logarithm of the largest eigenvalue (weighted alpha)",
+            "mean over layers of alpha times the decadic logarithm of the largest eigenvalue"
+            " (weighted alpha)",
             label="weighted alpha",
             better="lower",
         ),
-        _tail("x_min", "", "smallest eigenvalue of the fit"),
-        _tail("x_max", "", "largest eigenvalue"),
         Column(
             "ks_distance",
             "float64",
             "",
-            "Kolmogorov-Smirnov distance of the fit from the eigenvalues of its tail",
+            "Kolmogorov-Smirnov distance of the fits from the eigenvalues of their tails, mean over"
+            " layers",
             role="detail",
         ),
-        _tail("p_value", "", "share of synthetic samples with a larger distance; null without"),
-        Column("num_eigenvalues", "int64", "", "positive eigenvalues"),
-        Column("num_tail", "int64", "", "eigenvalues of the fit"),
-        Column("num_layers", "int64", "", "layers with a fit; null for a single layer"),
+        Column("num_layers", "int64", "", "layers with a fit"),
+        Column("layers", "list<string>", "", "the layers, in the order of the lists that follow"),
+        _by_layer("alpha", "exponent"),
+        _by_layer("alpha_stderr", "(alpha - 1) / sqrt(tail), given x_min"),
+        _by_layer("x_min", "smallest eigenvalue of the fit"),
+        Column("layer_x_max", "list<float64>", "", "of each layer: largest eigenvalue"),
+        _by_layer("ks_distance", "distance of the fit"),
+        _by_layer("p_value", "share of synthetic samples with a larger distance, if asked for"),
+        _by_layer("num_tail", "eigenvalues of the fit"),
+        Column("layer_num_eigenvalues", "list<float64>", "", "of each layer: positive eigenvalues"),
     ),
 )

@@ -19,20 +19,21 @@ from torch import Tensor, nn
 
 from phasegrid.datasets.dataset import Dataset
 from phasegrid.errors import MetricError
-from phasegrid.metrics.power_law import MEAN, PowerLawArgs
-from phasegrid.metrics.power_law.fitting import Vector, fit_power_law, p_value
+from phasegrid.metrics.power_law import PowerLawArgs
+from phasegrid.metrics.power_law.fitting import Fit, Vector, fit_power_law, p_value
 from phasegrid.models.weights import parameter_slices, parameters_vector
 
-Row = dict[str, float | int | str | None]
+Numbers = Sequence[float | None]
+Row = dict[str, float | int | Numbers | Sequence[str] | None]
 
 
 def compute(
     models: Sequence[nn.Module], _data: Dataset, rng: torch.Generator, **args: object
-) -> list[Row]:
+) -> Row:
     """Fit the spectra of one model's layers; `args` are the fields of `PowerLawArgs`.
 
-    One row for the mean over layers and one for each trainable tensor of two dimensions or more. An
-    estimate from the few eigenvalues of a layer, with its standard error.
+    A layer is a trainable tensor of two dimensions or more. Estimates from the few eigenvalues of a
+    layer, with their standard errors.
 
     Raises:
         MetricError: if there is not one model, it has no matrix that trains, or weights are not
@@ -50,15 +51,15 @@ def compute(
     weights = parameters_vector(models[0]).double()
     if not bool(weights.isfinite().all()):
         raise MetricError("power_law: the weights are not finite. Was the training diverged?")
+    spectra = [
+        eigenvalues(weights[part.start : part.stop].view(part.shape), settings.convolutions)
+        for part in slices
+    ]
     draws = np.random.default_rng(int(torch.randint(2**62, (), generator=rng, device=rng.device)))
-    rows = []
-    for part in slices:
-        tensor = weights[part.start : part.stop].view(part.shape)
-        spectrum = eigenvalues(tensor, settings.convolutions)
-        rows.append(
-            {"layer": part.name.removesuffix(".weight"), **_of_layer(spectrum, settings, draws)}
-        )
-    return [_mean(rows), *rows]
+    return {
+        "layers": [part.name.removesuffix(".weight") for part in slices],
+        **_columns(spectra, settings, draws),
+    }
 
 
 def eigenvalues(tensor: Tensor, convolutions: str) -> Vector:
@@ -73,48 +74,40 @@ def eigenvalues(tensor: Tensor, convolutions: str) -> Vector:
     return found
 
 
-def _of_layer(spectrum: Vector, settings: PowerLawArgs, draws: np.random.Generator) -> Row:
-    fit, largest = fit_power_law(spectrum, settings.min_tail), float(spectrum.max(initial=0.0))
-    empty = ("alpha", "alpha_stderr", "alpha_hat", "x_min", "ks_distance", "p_value", "num_tail")
-    known: Row = {
-        "x_max": largest or None,
-        "num_eigenvalues": len(spectrum),
-        "num_layers": None,
-    }
-    if fit is None:
-        return {**dict.fromkeys(empty), **known}
-    p = None
-    if settings.bootstrap:
-        p = p_value(spectrum, fit, settings.min_tail, settings.bootstrap, draws)
+def _columns(spectra: Sequence[Vector], settings: PowerLawArgs, draws: np.random.Generator) -> Row:
+    """Return the fits of all layers, and their means over the layers that have one."""
+    fits = [fit_power_law(spectrum, settings.min_tail) for spectrum in spectra]
+    fitted = [(fit, float(x.max())) for fit, x in zip(fits, spectra, strict=True) if fit]
+    alphas = [fit.alpha for fit, _ in fitted]
+
+    def mean(values: Sequence[float]) -> float | None:
+        return float(np.mean(values)) if values else None
+
     return {
-        "alpha": fit.alpha,
-        "alpha_stderr": fit.alpha_stderr,
-        "alpha_hat": fit.alpha * math.log10(largest),
-        "x_min": fit.x_min,
-        "ks_distance": fit.ks_distance,
-        "p_value": p,
-        "num_tail": fit.num_tail,
-        **known,
-    }
-
-
-def _mean(rows: Sequence[Row]) -> Row:
-    """Return the row of the mean over layers that have a fit."""
-    fitted = [row for row in rows if row["alpha"] is not None]
-
-    def mean(name: str) -> float | None:
-        values = [float(row[name] or 0.0) for row in fitted]
-        return sum(values) / len(values) if values else None
-
-    alphas = [float(row["alpha"] or 0.0) for row in fitted]
-    spread = float(np.std(alphas, ddof=1)) / len(alphas) ** 0.5 if len(alphas) > 1 else None
-    return {
-        "layer": MEAN,
-        **dict.fromkeys(("x_min", "x_max", "p_value", "num_tail")),
-        "alpha": mean("alpha"),
-        "alpha_stderr": spread,
-        "alpha_hat": mean("alpha_hat"),
-        "ks_distance": mean("ks_distance"),
-        "num_eigenvalues": sum(int(row["num_eigenvalues"] or 0) for row in rows),
+        "alpha": mean(alphas),
+        "alpha_stderr": float(np.std(alphas, ddof=1)) / len(alphas) ** 0.5 if alphas[1:] else None,
+        "alpha_hat": mean([fit.alpha * math.log10(largest) for fit, largest in fitted]),
+        "ks_distance": mean([fit.ks_distance for fit, _ in fitted]),
         "num_layers": len(fitted),
+        "layer_alpha": [fit and fit.alpha for fit in fits],
+        "layer_alpha_stderr": [fit and fit.alpha_stderr for fit in fits],
+        "layer_x_min": [fit and fit.x_min for fit in fits],
+        "layer_x_max": [float(x.max(initial=0.0)) or None for x in spectra],
+        "layer_ks_distance": [fit and fit.ks_distance for fit in fits],
+        "layer_p_value": _p_values(spectra, fits, settings, draws),
+        "layer_num_tail": [fit and float(fit.num_tail) for fit in fits],
+        "layer_num_eigenvalues": [float(len(x)) for x in spectra],
     }
+
+
+def _p_values(
+    spectra: Sequence[Vector],
+    fits: Sequence[Fit | None],
+    settings: PowerLawArgs,
+    draws: np.random.Generator,
+) -> list[float | None]:
+    num, least = settings.bootstrap, settings.min_tail
+    return [
+        p_value(x, fit, least, num, draws) if fit and num else None
+        for x, fit in zip(spectra, fits, strict=True)
+    ]
