@@ -12,6 +12,7 @@ from phasegrid.estimates import (
     per_example,
     training_bytes,
 )
+from phasegrid.metrics.hessian import SECOND_ORDER
 
 BatchNormPolicy: TypeAlias = Literal["as_saved", "refreshed", "train"]
 """Running statistics as saved, or refreshed by one pass over the training set, or those of the
@@ -86,9 +87,10 @@ def gradient_bytes(job: Measurement, vectors: int = 0) -> int:
     return training_bytes(job.work, batch, COPIES + vectors)
 
 
-def graph_bytes(job: Measurement, vectors: int, second_order: int) -> int:
-    """Return the bytes of a kept graph of gradients (`second_order` times the activations of the
-    examples), beside `vectors` of parameter length.
+def graph_bytes(job: Measurement, vectors: int, examples: int | None = None) -> int:
+    """Return the bytes of a kept graph of gradients on `examples` (default: those asked for),
+    beside `vectors` of parameter length.
     """
+    num = num_used(job) if examples is None else examples
     held = FLOAT * (COPIES + vectors) * job.work.num_parameters
-    return held + FLOAT * second_order * num_used(job) * per_example(job.work)
+    return held + FLOAT * SECOND_ORDER * num * per_example(job.work)

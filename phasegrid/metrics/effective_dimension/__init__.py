@@ -7,7 +7,7 @@ from pydantic import Field
 
 from phasegrid.declare import MAX_COUNT, Column, Metric
 from phasegrid.estimates import Guess, Measurement, passes
-from phasegrid.metrics.hessian import PRODUCT_LAUNCHES, SECOND_ORDER
+from phasegrid.metrics.hessian import PRODUCT_LAUNCHES
 from phasegrid.metrics.on_examples import (
     BATCH_NORM,
     LOSS,
@@ -66,7 +66,7 @@ EFFECTIVE_DIMENSION = Metric(
     cost=_cost,
     recorded=True,
     memory=lambda job: graph_bytes(
-        job, max(int(job.args["steps"]), int(job.args["exact_parameters"])), SECOND_ORDER
+        job, max(int(job.args["steps"]), int(job.args["exact_parameters"]))
     ),
     columns=(
         sharpness(

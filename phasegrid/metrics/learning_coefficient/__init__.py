@@ -5,17 +5,16 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from phasegrid.declare import Column, Finding, Metric
-from phasegrid.estimates import (
-    COPIES,
-    FLOAT,
-    Guess,
-    Measurement,
-    passes,
-    per_example,
-    training_bytes,
+from phasegrid.estimates import Guess, Measurement, passes, training_bytes
+from phasegrid.metrics.hessian import PRODUCT_LAUNCHES
+from phasegrid.metrics.on_examples import (
+    BATCH_NORM,
+    GRADIENT_BATCH,
+    LOSS,
+    graph_bytes,
+    sharpness,
+    stderr_of,
 )
-from phasegrid.metrics.hessian import PRODUCT_LAUNCHES, SECOND_ORDER
-from phasegrid.metrics.on_examples import BATCH_NORM, GRADIENT_BATCH, LOSS, sharpness, stderr_of
 from phasegrid.metrics.ranges import Count, NonNegative, Positive
 
 
@@ -71,10 +70,8 @@ def _cost(job: Measurement) -> Guess:
 
 
 def _memory(job: Measurement) -> int:
-    chains = training_bytes(job.work, GRADIENT_BATCH)
-    num = min(CURVED, job.work.num_train)
-    curved = FLOAT * SECOND_ORDER * num * per_example(job.work)
-    return max(chains, FLOAT * (COPIES + STEPS) * job.work.num_parameters + curved)
+    curvature = graph_bytes(job, STEPS, min(CURVED, job.work.num_train))
+    return max(training_bytes(job.work, GRADIENT_BATCH), curvature)
 
 
 LEARNING_COEFFICIENT = Metric(

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from phasegrid.declare import MAX_COUNT, UNIT_OF_LOSS, Column, Metric
 from phasegrid.estimates import Guess, Measurement, passes
-from phasegrid.metrics.hessian import PRODUCT_LAUNCHES, SECOND_ORDER
+from phasegrid.metrics.hessian import PRODUCT_LAUNCHES
 from phasegrid.metrics.on_examples import (
     BATCH_NORM,
     LOSS,
@@ -61,7 +61,7 @@ MERGE_TREE = Metric(
     label="Merge tree",
     cost=_cost,
     recorded=True,
-    memory=lambda job: graph_bytes(job, STEPS, SECOND_ORDER),
+    memory=lambda job: graph_bytes(job, STEPS),
     columns=(
         sharpness(
             "smad",

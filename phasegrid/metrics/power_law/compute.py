@@ -11,7 +11,7 @@ a matrix of lower rank, and left out.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -83,19 +83,22 @@ def _columns(spectra: Sequence[Vector], settings: PowerLawArgs, draws: np.random
     def mean(values: Sequence[float]) -> float | None:
         return float(np.mean(values)) if values else None
 
+    def by_layer(number: Callable[[Fit], float]) -> Numbers:
+        return [None if fit is None else number(fit) for fit in fits]
+
     return {
         "alpha": mean(alphas),
         "alpha_stderr": float(np.std(alphas, ddof=1)) / len(alphas) ** 0.5 if alphas[1:] else None,
         "alpha_hat": mean([fit.alpha * math.log10(largest) for fit, largest in fitted]),
         "ks_distance": mean([fit.ks_distance for fit, _ in fitted]),
         "num_layers": len(fitted),
-        "layer_alpha": [fit and fit.alpha for fit in fits],
-        "layer_alpha_stderr": [fit and fit.alpha_stderr for fit in fits],
-        "layer_x_min": [fit and fit.x_min for fit in fits],
+        "layer_alpha": by_layer(lambda fit: fit.alpha),
+        "layer_alpha_stderr": by_layer(lambda fit: fit.alpha_stderr),
+        "layer_x_min": by_layer(lambda fit: fit.x_min),
         "layer_x_max": [float(x.max(initial=0.0)) or None for x in spectra],
-        "layer_ks_distance": [fit and fit.ks_distance for fit in fits],
+        "layer_ks_distance": by_layer(lambda fit: fit.ks_distance),
         "layer_p_value": _p_values(spectra, fits, settings, draws),
-        "layer_num_tail": [fit and float(fit.num_tail) for fit in fits],
+        "layer_num_tail": by_layer(lambda fit: float(fit.num_tail)),
         "layer_num_eigenvalues": [float(len(x)) for x in spectra],
     }
 

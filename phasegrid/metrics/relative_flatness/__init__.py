@@ -7,7 +7,7 @@ from pydantic import Field
 
 from phasegrid.declare import MAX_COUNT, Column, Metric
 from phasegrid.estimates import Guess, Measurement, passes
-from phasegrid.metrics.hessian import PRODUCT_LAUNCHES, SECOND_ORDER
+from phasegrid.metrics.hessian import PRODUCT_LAUNCHES
 from phasegrid.metrics.on_examples import (
     BATCH_NORM,
     LOSS,
@@ -57,7 +57,7 @@ RELATIVE_FLATNESS = Metric(
     label="Relative flatness",
     cost=_cost,
     recorded=True,
-    memory=lambda job: graph_bytes(job, 2, SECOND_ORDER),
+    memory=lambda job: graph_bytes(job, 2),
     columns=(
         sharpness(
             "relative_flatness",

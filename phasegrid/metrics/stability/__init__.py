@@ -68,11 +68,7 @@ def _cost(job: Measurement) -> Guess:
 
 def _memory(job: Measurement) -> int:
     vectors = int(job.args["steps"]) + int(job.args["batches"]) + 4
-    return graph_bytes(job, vectors, SECOND_ORDER)
-
-
-SECOND_ORDER = 7
-"""As in the metric ``hessian``: the graphs of all batches are kept."""
+    return graph_bytes(job, vectors, _examples(job))
 
 
 def _times_rate(name: str, doc: str, label: str) -> Column:
