@@ -24,11 +24,21 @@ def profiles(tables: Tables, args: ProfilesArgs) -> Drawing:
         chosen,
         what,
         most=args.most,
-        columns=args.columns,
+        columns=args.columns or _columns(chosen),
         share_y=args.share_y,
         title=tables.title(args.title, chosen, shared),
     )
     return Drawing(figure, _points(chosen), notes)
+
+
+def _columns(rows: pd.DataFrame) -> int | None:
+    """Return the number of loads, if panels are those of a whole grid; else None."""
+    across, down = rows["column"].nunique(), rows["row"].nunique()
+    whole = (
+        rows["head"].nunique()
+        == across * down * rows[["order", "facet"]].drop_duplicates().shape[0]
+    )
+    return across if whole and across > 1 and down > 1 else None
 
 
 def _points(rows: pd.DataFrame) -> pd.DataFrame:
