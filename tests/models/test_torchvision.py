@@ -9,15 +9,18 @@ from urllib.error import URLError
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from rich.console import Console
 from safetensors.torch import save_file
 from torch import nn
-from torch.nn.functional import interpolate
+from torch.nn.functional import cross_entropy, interpolate
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models import get_model
 from torchvision.models.vision_transformer import interpolate_embeddings
 
 from phasegrid import load_sweep
+from phasegrid import open as open_results
+from phasegrid.datasets.load import load_dataset
 from phasegrid.declare import DatasetFacts, make_part
 from phasegrid.errors import DataError, SweepError
 from phasegrid.jobs import Artifact, Part
@@ -268,6 +271,35 @@ def test_a_pretrained_network_is_measured_at_epoch_0_and_trained_on(
         SweepError, match=r"begun.yaml:4:\d+: model.weights: .*cannot read .*net.pth"
     ):
         load_sweep(Path("begun.yaml"))
+
+
+def test_a_network_of_a_file_is_measured_without_a_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Images in the folder of a split as those of ImageNet; the same ones for both splits."""
+    monkeypatch.chdir(tmp_path)
+    for number in range(9):
+        folder = Path("images/val") / f"n0{number % 3}"
+        folder.mkdir(parents=True, exist_ok=True)
+        pixels = np.random.default_rng(number).integers(0, 256, (40, 40, 3), np.uint8)
+        Image.fromarray(pixels).save(folder / f"{number}.png")
+    with seeded_draws(2):
+        given = make((3, 32, 32), 3, arch=SMALLEST).eval()
+    torch.save(given.state_dict(), "net.pth")
+    data = "image_folder, root: images, layout: imagenet, train: val, resize: 36, size: 32"
+    text = SWEEP.replace("npz, path: images.npz", data).replace("12, epochs: 2", "9, epochs: 0")
+    Path("begun.yaml").write_text(text)
+    sweep, store = load_sweep(Path("begun.yaml")), Store.open("store", create=True)
+    target = RunTarget(serial=True, device="cpu")
+    assert run_sweep(sweep, store, target, Console(quiet=True), True, None).exit_code == 0
+    (trial,) = make_plan(sweep).cells[0].trials
+    found = store.read_artifact(Artifact(trial.key))
+    assert all(torch.equal(found[name], value) for name, value in given.state_dict().items())
+    (row,) = open_results("store").trials().to_dict("records")
+    images = load_dataset(trial.dataset)
+    with torch.no_grad():
+        expected = cross_entropy(given(images.test_inputs), images.test_labels)
+    assert row["test_loss"] == pytest.approx(float(expected), rel=1e-5)  # float32
 
 
 def test_every_family_with_a_fingerprint_has_a_beginning() -> None:
