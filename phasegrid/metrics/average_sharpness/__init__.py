@@ -20,7 +20,7 @@ from phasegrid.metrics.sam_sharpness import eta_is_adaptive
 @dataclass(frozen=True, slots=True)
 class AverageSharpnessArgs:
     """E L(w + e) - L(w) over e ~ N(0, `rho`^2 T^2), where T = 1, or with `adaptive` T = diag(|w|) +
-    `eta` (Andriushchenko et al. 2023, equation 1). To second order it is `rho`^2 tr(T H T) / 2.
+    `eta` (Andriushchenko et al. 2023). To second order it is `rho`^2 tr(T H T) / 2.
 
     - `rho`: the standard deviation of each weight; 0.01 is our choice (Andriushchenko et al. try
       several). With `adaptive` it is a share of the weight.

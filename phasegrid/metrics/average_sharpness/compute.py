@@ -1,5 +1,5 @@
-"""Average-direction sharpness (Andriushchenko et al. 2023, equation 1; before them Neyshabur et al.
-2017 and Jiang et al. 2020).
+"""Average-direction sharpness (Andriushchenko et al. 2023; before them Neyshabur et al. 2017 and
+Jiang et al. 2020).
 
     S = E_{z ~ N(0, I)} L(w + rho T z) - L(w),   T = 1, or diag(|w|) + eta I
 

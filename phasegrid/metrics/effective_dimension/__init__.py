@@ -24,7 +24,7 @@ from phasegrid.metrics.ranges import Count, Positive, Seed
 @dataclass(frozen=True, slots=True)
 class EffectiveDimensionArgs:
     """N_eff(H, z) = sum_i lambda_i / (|lambda_i| + z) over the eigenvalues of the Hessian (MacKay
-    1992; Maddox, Benton and Wilson 2020, equation 2, who have no negative ones; here they count
+    1992; Maddox, Benton and Wilson 2020, who have no negative ones; here they count
     negatively).
 
     - `z`: 1 as in Maddox et al. `scale`: H is that of the ``mean`` loss, or of the ``sum`` over the

@@ -1,4 +1,4 @@
-"""The effective dimension of the Hessian (MacKay 1992, section 4; Maddox et al. 2020, equation 2).
+"""The effective dimension of the Hessian (MacKay 1992; Maddox et al. 2020).
 
     N_eff(H, z) = sum_i f(lambda_i),   f(lambda) = lambda / (|lambda| + z)
 

@@ -20,7 +20,7 @@ from phasegrid.metrics.ranges import Count, Seed
 @dataclass(frozen=True, slots=True)
 class FisherArgs:
     """tr(F), F = E_x E_{y ~ p(y|x)} g g^T with g the gradient of -log p(y|x) (Jastrzebski et al.
-    2021, equation 2, who draw one y for each x; here the expectation over y is exact), and the same
+    2021, who draw one y for each x; here the expectation over y is exact), and the same
     with the labels of the data in place of y (the empirical Fisher).
 
     - `examples`: training examples, drawn with `example_seed`, the same for every trial.

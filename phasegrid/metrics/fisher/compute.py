@@ -1,5 +1,5 @@
-"""The trace of the Fisher information and of the empirical Fisher (Jastrzebski et al. 2021, section
-2; Martens 2020, sections 5 and 11).
+"""The trace of the Fisher information and of the empirical Fisher (Jastrzebski et al. 2021;
+Martens 2020).
 
     tr(F)      = (1/N) sum_n E_{y ~ p(y|x_n)} |g_n(y)|^2 = (1/N) sum_n sum_k s_nk |J_n^T c_nk|^2
     tr(F_emp)  = (1/N) sum_n |g_n(y_n)|^2                = (1/N) sum_n |J_n^T r_n|^2

@@ -22,7 +22,7 @@ from phasegrid.metrics.ranges import Count, NonNegative, Positive
 class LearningCoefficientArgs:
     """lambda = n b (E L(w) - L(w*)), b = 1 / ln n, with w from the posterior tempered by b and held
     near the trained weights w* by a Gaussian, exp(-n b L(w) - `gamma` |w - w*|^2 / 2) (Lau et al.
-    2023, section 4). n is the number of training labels, L the mean loss of all of them. It is half
+    2023). n is the number of training labels, L the mean loss of all of them. It is half
     the number of parameters for a regular model, and less for a singular one.
 
     - The mean is over `chains` runs of SGLD from w* with batches of `batch_size` examples, and

@@ -1,5 +1,4 @@
-"""The local learning coefficient (Lau et al. 2023, definition 1 and algorithm 1; Watanabe 2013 for
-the temperature).
+"""The local learning coefficient (Lau et al. 2023; Watanabe 2013 for the temperature).
 
     lambda = n b (E_w L(w) - L(w*)),   b = 1 / ln n,   p(w) ~ exp(-n b L(w) - gamma |w - w*|^2 / 2)
 

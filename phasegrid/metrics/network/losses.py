@@ -80,7 +80,7 @@ class MovingLoss:
     `module` is used in its present mode, which decides what BatchNorm does, and not changed. The
     loss is taken in float64 from the logits, all else in the dtype of the weights without TF32.
     With `normalize_logits` the logits f (C,) of an example are f / sqrt(mean_c (f_c - mean f)^2)
-    (Andriushchenko et al. 2023, section 3.2). Examples pass in batches of `GRADIENT_BATCH`; all
+    (Andriushchenko et al. 2023). Examples pass in batches of `GRADIENT_BATCH`; all
     together where a normalisation uses the statistics of the batch.
 
     Raises:

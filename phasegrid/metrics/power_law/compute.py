@@ -1,5 +1,5 @@
-"""Power-law exponents of the spectra of layers (Martin and Mahoney 2021, section 3.2; Martin, Peng
-and Mahoney 2021, equations 1 and 2).
+"""Power-law exponents of the spectra of layers (Martin and Mahoney 2021; Martin, Peng and Mahoney
+2021).
 
 For the matrix W of a layer, x = eigenvalues of W^T W, the squares of its singular values; alpha by
 `phasegrid.metrics.power_law.fitting`. Over L layers,

@@ -24,7 +24,7 @@ from phasegrid.metrics.ranges import Count, Seed
 @dataclass(frozen=True, slots=True)
 class RelativeFlatnessArgs:
     """kappa = sum_{s,s'} <w_s, w_s'> Tr(H_ss') of a layer with rows w_s, where H_ss' is the Hessian
-    of the mean loss in the rows s and s' (Petzka et al. 2021, definition 3). It does not change
+    of the mean loss in the rows s and s' (Petzka et al. 2021). It does not change
     when layers of a ReLU network are rescaled against each other.
 
     - `layer`: the name of a module with a `weight` of two dimensions or more, as in

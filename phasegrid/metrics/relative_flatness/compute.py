@@ -1,4 +1,4 @@
-"""Relative flatness of a layer (Petzka et al. 2021, definition 3).
+"""Relative flatness of a layer (Petzka et al. 2021).
 
     kappa = sum_{s,s'} <w_s, w_s'> Tr(H_ss'),   H_ss' = d2 L / dw_s dw_s' (M, M)
 

@@ -30,12 +30,12 @@ class SamSharpnessArgs:
     - `steps`: 1 is the step of SAM: one gradient at w, and the loss at the end of a step of length
       `rho` along it (Foret et al., equation 2; Kwon et al., equation 6). With more, each
       further step of length `rho` is drawn back into the ball, and the highest point counts.
-      (Andriushchenko et al. 2023 maximise by 20 steps of Auto-PGD.) Either is a lower bound of the
+      (Andriushchenko et al. 2023 maximise by Auto-PGD.) Either is a lower bound of the
       maximum.
     - `m`: the maximum is taken for each batch of m examples on its own, and averaged over the
-      batches (m-sharpness: Foret et al., section 4.2); null: one maximum for all `examples`.
+      batches (m-sharpness: Foret et al., section 4.1); null: one maximum for all `examples`.
     - `normalize_logits`: of each example to standard deviation 1, so that the scale of the outputs
-      does not matter (Andriushchenko et al., section 3.2).
+      does not matter (Andriushchenko et al.).
     - `eta`: 0, as in Andriushchenko et al.; 0.01 is that of training with ``sam``. Only for 0 does
       the number stay when layers of a ReLU network are rescaled against each other.
     - `examples`, drawn with `example_seed`, the same for every trial; all if the set is smaller.

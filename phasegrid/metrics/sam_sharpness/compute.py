@@ -3,8 +3,7 @@
     S = (1/B) sum_b [ max_{|T^-1 e|_p <= rho} L_b(w + e) - L_b(w) ],   p = 2 or infinity
 
 with T = 1, or diag(|w|) + eta I, and L_b the mean loss of batch b (Foret et al., equation 1 and
-section 4.2; Kwon et al., definition 2; Andriushchenko et al. 2023, equation 1). To first order the
-maximum lies at
+section 4.1; Kwon et al.; Andriushchenko et al. 2023). To first order the maximum lies at
 
     e = rho T^2 g / |T g|_2  (p = 2),   e = rho T sign(g)  (p = infinity),   g = grad L_b(w)
 
