@@ -27,7 +27,7 @@ def measure(module: nn.Module, seed: int = 0, **args: Any) -> dict[str, Any]:
 
 def test_a_known_exponent_is_found_within_its_error() -> None:
     for alpha in (2.0, 3.5):
-        x = draw_power_law(alpha, 0.7, 4000, np.random.default_rng(1))
+        x = draw_power_law(alpha, 0.7, 1500, np.random.default_rng(1))
         fit = fit_power_law(x, 50)
         assert fit is not None
         assert abs(fit.alpha - alpha) < 4 * fit.alpha_stderr

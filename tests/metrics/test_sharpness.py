@@ -92,7 +92,7 @@ def _stream(seed: int) -> int:
 @pytest.mark.parametrize("adaptive", [False, True])
 def test_average_sharpness_of_a_quadratic_is_half_a_trace(adaptive: bool) -> None:
     """The mean is rho^2 tr(T H T) / 2, the variance of a pair rho^4 |T H T|_F^2 / 2."""
-    q, rho, pairs = quadratic(), 0.2, 400
+    q, rho, pairs = quadratic(), 0.2, 200
     row = of(q, "average_sharpness", rho=rho, pairs=pairs, adaptive=adaptive)
     T = torch.diag(q.w.abs()) if adaptive else torch.eye(len(q.w), dtype=torch.float64)
     A = T @ q.H @ T
