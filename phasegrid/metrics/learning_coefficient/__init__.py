@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from phasegrid.declare import Column, Finding, Metric
-from phasegrid.estimates import Guess, Measurement, passes, training_bytes
+from phasegrid.estimates import FLOAT, Guess, Measurement, passes, training_bytes
 from phasegrid.metrics.hessian import PRODUCT_LAUNCHES
 from phasegrid.metrics.on_examples import (
     BATCH_NORM,
@@ -62,7 +62,8 @@ def _cost(job: Measurement) -> Guess:
     args, work = job.args, job.work
     batch = min(int(args["batch_size"]), work.num_train)
     steps = int(args["chains"]) * (int(args["draws"]) + int(args["burn_in"]))
-    chains = steps * passes(work, batch, min(batch, GRADIENT_BATCH), 4)
+    at_weights = passes(work, work.num_train, GRADIENT_BATCH, 1)
+    chains = at_weights + steps * passes(work, batch, min(batch, GRADIENT_BATCH), 4)
     if args["step"] is not None:
         return chains
     num = min(CURVED, work.num_train)
@@ -71,7 +72,8 @@ def _cost(job: Measurement) -> Guess:
 
 def _memory(job: Measurement) -> int:
     curvature = graph_bytes(job, STEPS, min(CURVED, job.work.num_train))
-    return max(training_bytes(job.work, GRADIENT_BATCH), curvature)
+    laid_out = FLOAT * job.work.num_train * job.work.input_size
+    return laid_out + max(training_bytes(job.work, GRADIENT_BATCH), curvature)
 
 
 LEARNING_COEFFICIENT = Metric(
