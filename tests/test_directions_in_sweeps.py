@@ -1,8 +1,10 @@
 """Requests for directions: which networks a job has, what it leaves, and every mistake in them."""
 
+import json
 from dataclasses import asdict
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 from rich.console import Console
@@ -16,6 +18,7 @@ from phasegrid.metrics.directions import DIRECTIONS, DirectionsArgs
 from phasegrid.models.weights import parameters_vector
 from phasegrid.plan.plan import make_plan
 from phasegrid.run.run import RunTarget, run_sweep
+from phasegrid.store.asked import in_words
 from phasegrid.store.store import Store
 
 
@@ -129,6 +132,28 @@ def test_directions_are_stored_with_the_weights_that_they_go_through(tmp_path: P
     mined = rows[rows["direction"] == "w_peak"]
     assert mined["mined_loss"].notna().all()
     assert len(mined) == 2
+
+
+def test_what_reads_directions_at_several_places_is_told_apart_by_them() -> None:
+    def planned(
+        key: str, metric: str, of: str | None, inputs: list[list[str]]
+    ) -> dict[str, object]:
+        said = {"args": "{}", "cell": 0, "trials": ["t"], "asked": None}
+        return {"key": key, "metric": metric, "request": of, "inputs": json.dumps(inputs), **said}
+
+    rows = [
+        planned("d2", "directions", "mined", [["t", "weights@epoch-2"]]),
+        planned("d4", "directions", "mined", [["t", "weights@epoch-4"]]),
+        planned("l2", "lines", None, [["d2", "directions"]]),
+        planned("l4", "lines", None, [["d4", "directions"]]),
+        planned("one", "directions", "alone", [["t", "weights@epoch-2"]]),
+        planned("l", "lines", None, [["one", "directions"]]),
+    ]
+    found = in_words(pd.DataFrame(rows)).set_index("key")
+    assert found.loc[["l2", "l4"], "at"].tolist() == ["2", "4"]
+    assert found.loc[["l2", "l4"], "epoch"].tolist() == [2.0, 4.0]
+    assert found.loc[["l2", "l4", "l"], "of"].tolist() == ["mined", "mined", "alone"]
+    assert found.loc["l", "at"] is None  # nothing else has its name
 
 
 def test_what_directions_cost_grows_with_what_is_asked() -> None:

@@ -149,6 +149,11 @@ def test_cosines_are_those_of_the_angles_and_null_with_a_zero_direction() -> Non
     expected = float(nn.functional.cosine_similarity(found[0], found[2], dim=0))
     assert rows[0]["cosine"] == [pytest.approx(1), None, pytest.approx(expected, rel=1e-10)]
     assert rows[1]["cosine"] == [None, None, None]
+    assert [row["overlap"] for row in rows] == [
+        pytest.approx(1),
+        None,
+        pytest.approx(abs(expected)),
+    ]
     assert rows[0]["against"] == ["weights", "to_1", "gaussian_0"]
 
 

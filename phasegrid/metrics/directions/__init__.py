@@ -198,6 +198,14 @@ DIRECTIONS = Metric(
             "cosine of the angle to each of them; null where one of both is zero",
         ),
         Column(
+            "overlap",
+            "float64",
+            "",
+            "absolute cosine of the angle to the first of them",
+            label="|cosine| to the first direction",
+            role="asked",
+        ),
+        Column(
             "loss",
             "float64",
             UNIT_OF_LOSS,

@@ -162,6 +162,7 @@ def _rows(directions: Tensor, found: Found, settings: DirectionsArgs) -> list[Ro
             "norm": finite_or_none(math.sqrt(square)),
             "log_density": finite_or_none(-square / 2 - num / 2 * math.log(2 * math.pi)),
             "cosine": [finite_or_none(cosine) for cosine in row],
+            "overlap": finite_or_none(abs(row[0])),
             **found.known.get(name, {}),
         }
         for name, square, row in zip(settings.along, squares, angles, strict=True)
