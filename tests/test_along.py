@@ -86,6 +86,18 @@ def test_a_second_run_has_nothing_to_do(result: Any) -> None:
     assert again.counts.done == 0
 
 
+def test_what_reads_measurements_at_several_places_is_told_apart_by_them(tmp_path: Path) -> None:
+    lines = {"of": "d", "points": 3, "examples": 50}
+    metrics = [{"directions": {"id": "d", "at": ["update-3", "averaged"]}}, {"lines": lines}]
+    done = phasegrid.run({**SWEEP, "metrics": metrics}, tmp_path, serial=True, quiet=True)
+    rows = done.results.metric("lines", sweep="along")
+    assert sorted(rows["at"]) == ["averaged"] * 4 + ["update-3"] * 4
+    assert rows.groupby(["cell", "seed_a", "at"])["key"].nunique().eq(1).all()
+    grid = load_grid(done.results, "along")
+    named = {str(name) for name in grid.values["quantity"] if name.startswith("line_drop[")}
+    assert len(named) == 2
+
+
 @pytest.mark.parametrize(
     ("at", "train", "said"),
     [

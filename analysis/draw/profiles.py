@@ -99,9 +99,11 @@ def profile_axes(
     ax.axvline(0, color="black", linestyle=":", linewidth=0.9)
     if rows["direction"].str.startswith("to_").any() and rows["axis"].map(max).max() >= 1:
         ax.axvline(1, color=OTHER, linestyle=":", linewidth=0.9)
-    if what.guess:
-        ax.axhline(np.log(rows["num_classes"].iloc[0]), color="0.5", linestyle=":", linewidth=0.9)
     ax.set_yscale(what.scale)
+    if what.guess:
+        low, high = ax.get_ylim()  # it does not stretch the panel of a lower loss
+        ax.axhline(np.log(rows["num_classes"].iloc[0]), color="0.5", linestyle=":", linewidth=0.9)
+        ax.set_ylim(low, high)
     ax.set_xlabel("t")
     ax.set_ylabel(what.label)
     write_title(ax, head, shapes_in_words(rows))

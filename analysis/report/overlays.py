@@ -19,6 +19,7 @@ from phasegrid.analysis.report.requested import (
     of_variant,
     resolved,
 )
+from phasegrid.analysis.stats.aggregate import by_number
 from phasegrid.analysis.tables.grid import SweepTables
 from phasegrid.declare import Column
 from phasegrid.errors import SweepError
@@ -168,7 +169,7 @@ def in_ways(
     if asked is None:
         plain = grid.plain.get(identity(metric), "") or AS_DECLARED
         lines = rows["variant"].map(lambda way: way or plain)
-        return rows.assign(line=lines), sorted(lines.unique()), []
+        return rows.assign(line=lines), sorted(lines.unique(), key=by_number), []
     parts: dict[str, pd.DataFrame] = {}
     notes = []
     for name, way in asked.items():

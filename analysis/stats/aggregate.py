@@ -85,7 +85,7 @@ def _in_order(grid: SweepTables, found: Collection[str]) -> list[str]:
     present = [name for name in found if not grid.quantity(name).asked]
     order = {name: place for place, name in enumerate(grid.quantities)}
     return sorted(
-        present, key=lambda name: (order.get(name.partition("[")[0], len(order)), _by_number(name))
+        present, key=lambda name: (order.get(name.partition("[")[0], len(order)), by_number(name))
     )
 
 
@@ -233,7 +233,7 @@ def _one(
     return table
 
 
-def _by_number(name: str) -> list[tuple[float, str]]:
+def by_number(name: str) -> list[tuple[float, str]]:
     """Return a key that sorts the numbers within names by size: alpha=4 before alpha=16."""
     pieces = re.split(r"(\d+(?:\.\d+)?)", name)
     return [(float(piece), "") if i % 2 else (-1.0, piece) for i, piece in enumerate(pieces)]
