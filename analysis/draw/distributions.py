@@ -71,7 +71,7 @@ def histogram_axes(
             ax.plot(x, share * _gaussian(x, row["mean"], row["deviation"]), color="black")
     ax.locator_params(axis="x", nbins=4)
     ax.ticklabel_format(axis="x", scilimits=(-2, 4))
-    ax.set_xlabel(label)
+    ax.set_xlabel(label, labelpad=9)  # beside the power of ten of the ticks
     ax.set_ylabel("draws")
     write_title(ax, head, "")
     return ax

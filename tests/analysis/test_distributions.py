@@ -7,6 +7,8 @@ import pandas as pd
 import pytest
 
 from phasegrid.analysis.draw.distributions import density_panels, histogram_panels, smoothed
+from phasegrid.declare import Grid
+from phasegrid.figures.distributions import HISTOGRAMS
 
 
 def samples(head: str, label: str, values: list[float], **theory: float) -> dict[str, Any]:
@@ -81,3 +83,24 @@ def test_a_single_eigenvalue_is_seen_above_the_bottom() -> None:
     y = np.asarray(ax.lines[0].get_ydata())
     assert y[-60:].max() == pytest.approx(10 * bottom, rel=0.01)  # 1 / P of a hundred parameters
     assert top == pytest.approx(2 * y.max())
+
+
+@pytest.mark.parametrize(
+    ("asked", "place", "message"),
+    [
+        ({"column": "trace"}, "column", "found 'trace', which holds single numbers"),
+        ({"column": "angle"}, "column", "found 'angle'; allowed: a column of angles"),
+        ({"theory": [90, "angles"]}, "theory.1", "found 'angles', which holds lists"),
+        ({"cell": 2}, "cell", "found 2; allowed: 0 to 1"),
+    ],
+)
+def test_a_request_that_fits_no_column_or_cell_is_a_mistake(
+    asked: dict[str, Any], place: str, message: str
+) -> None:
+    columns = {"angles": {"angles": "list<float64>", "trace": "float64", "direction": "string"}}
+    given = {"metric": "angles", "column": "angles", "theory": None, "cell": None, **asked}
+    fits = HISTOGRAMS.fits
+    assert callable(fits)
+    ((where, told),) = fits(given, Grid({}, 2, columns))
+    assert where == place
+    assert message in told
