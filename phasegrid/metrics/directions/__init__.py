@@ -145,12 +145,12 @@ def _memory(job: Measurement) -> int:
     args, work = job.args, job.work
     vectors = len(args["along"]) + job.num_networks + COPIES
     batch = max(GRADIENT_BATCH, int(args["batch_size"]))
+    trained = job.together * training_bytes(work, batch, vectors)
     if not num_eigenvectors(args["along"]):
-        return job.together * training_bytes(work, batch, vectors)
-    vectors += min(int(args["steps"]), work.num_parameters)
+        return trained
+    basis = min(int(args["steps"]), work.num_parameters) * work.num_parameters
     examples = min(int(args["hessian_examples"]), work.num_train)
-    graph = SECOND_ORDER * examples * per_example(work)
-    return FLOAT * (vectors * work.num_parameters + graph)
+    return trained + FLOAT * (basis + SECOND_ORDER * examples * per_example(work))
 
 
 def _disk(job: Measurement) -> int:
