@@ -67,6 +67,7 @@ def test_figures_are_resolved_with_their_defaults(load: Load) -> None:
             "title": None,
             "phases": True,
             "columns": None,
+            "share_colours": None,
         },
     )
     assert (lines.name, lines.args["along"]) == ("fig07", "temperature")
