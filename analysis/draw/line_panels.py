@@ -43,7 +43,8 @@ class Layout:
     """What a figure of lines shows: each of `y` over `x`.
 
     Rows have a column ``panel``, one of `panels` (the head of a column of panels), and ``line``,
-    one of `lines`, in their order. `legend` is the title of the legend, `each` the name of a
+    one of `lines`, in their order. `scales` are those of x and y; some y have one of their own in
+    `y_scales`. `legend` is the title of the legend, `each` the name of a
     measurement. `levels` are dashed horizontal lines: a table of ``y``, ``panel``, ``label`` and
     ``value``; one whose label begins with the name of a line has its colour. `marks` are circles
     on the lines at some x, by their label; `ticks` are some x with their names, and `dots` is the
@@ -56,6 +57,7 @@ class Layout:
     panels: Sequence[str]
     lines: Sequence[str]
     scales: tuple[Scale, Scale] = ("linear", "linear")
+    y_scales: Mapping[str, Scale] = field(default_factory=dict)
     legend: str = ""
     each: str = "measurement"
     levels: pd.DataFrame | None = None
@@ -148,9 +150,10 @@ def _counted(rows: pd.DataFrame, each: str) -> str:
 
 def _panel(ax: Axes, own: pd.DataFrame, layout: Layout, y: str, panel: str) -> set[str]:
     """Draw one panel; return the labels of the marks that are on a line."""
-    ax.set_xscale(layout.scales[0])
-    ax.set_yscale(layout.scales[1])
-    for axis, scale in zip((ax.xaxis, ax.yaxis), layout.scales, strict=True):
+    scales = layout.scales[0], layout.y_scales.get(y, layout.scales[1])
+    ax.set_xscale(scales[0])
+    ax.set_yscale(scales[1])
+    for axis, scale in zip((ax.xaxis, ax.yaxis), scales, strict=True):
         if scale == "log":
             write_log_ticks(axis)
     ax.spines[["top", "right"]].set_visible(False)

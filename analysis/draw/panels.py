@@ -51,6 +51,7 @@ def seven_panels(
     beside: Sequence[str] = (),
     stage: str = "",
     share_colours: bool | None = None,
+    only: Sequence[str] = (),
 ) -> Figure:
     """Draw those of the quantities `names` that were measured or failed, and, last, the phase map,
     in two rows of four (or in rows of `columns`).
@@ -60,7 +61,8 @@ def seven_panels(
     panel (`facets_of`). `table` is the table of `aggregate`; `labels` replace the names of
     quantities; `known` are the declared quantities. Without `with_phases` there are neither borders
     nor the map. Variants of one quantity share their colours, with those of other figures too
-    (`beside`). `stage` is the stage that the phases are of.
+    (`beside`). `stage` is the stage that the phases are of. Facets that are not among `only`,
+    if it has any, have no panels, but count for the colours and the legend.
     """
     called = dict(
         zip(names, labels or [quantity(name, known).label for name in names], strict=True)
@@ -70,7 +72,7 @@ def seven_panels(
         for name in names
         if rows_of_quantity(table, name)["status"].isin(["done", "failed"]).any()
     ]
-    every = [str(facet) for facet in phases.table["facet"].unique()]
+    every = list(only) or [str(facet) for facet in phases.table["facet"].unique()]
     panels: list[str | None] = [*drawn, *([None] if with_phases else [])]
     places = {name: every if name is None else facets_of(table, name, every) for name in panels}
     facets = every if any(len(one) > 1 for one in places.values()) else every[:1]

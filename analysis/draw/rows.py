@@ -67,8 +67,8 @@ def row_panels(
         list(heads.values()),
         lined.labels,
         line.scales,
-        lined.name,
-        line.each,
+        legend=lined.name,
+        each=line.each,
     )
     return line_panels(
         placed.assign(line=rows[f"{line.lines}_label"]), layout, columns, title=title

@@ -1,10 +1,12 @@
 """Write the tables and labels of a sweep into files."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
 
 from phasegrid.analysis.draw.diagrams import rows_of
+from phasegrid.analysis.draw.film import write_film
 from phasegrid.analysis.draw.panels import facet_title, rows_of_quantity
 from phasegrid.analysis.report.findings import Findings
 from phasegrid.analysis.report.rankings import in_words, ranked
@@ -15,14 +17,16 @@ from phasegrid.analysis.report.tables import (
     markdown,
     table_title,
     text_table,
+    wide_along,
     wide_table,
 )
+from phasegrid.analysis.tables.along import Along, along_table, measured_along
 from phasegrid.analysis.tables.quantities import seven
 
 
 def write_requested(asked: Requested, folder: Path) -> list[Path]:
-    """Write the tables and texts of requested figures, and what could not be drawn; nothing without
-    requests.
+    """Write the tables, texts and animations of requested figures, and what could not be drawn;
+    nothing without requests.
     """
     paths = []
     for name, table in asked.tables.items():
@@ -31,6 +35,9 @@ def write_requested(asked: Requested, folder: Path) -> list[Path]:
     for file, text in asked.texts.items():
         paths.append(folder / file)
         paths[-1].write_text(text, encoding="utf-8")
+    paths += [
+        path for name, frames in asked.films.items() for path in write_film(frames, folder / name)
+    ]
     if asked.figures or asked.notes:
         paths.append(folder / "not_drawn.csv")
         notes = pd.DataFrame(list(asked.notes), columns=["figure", "reason"])
@@ -52,32 +59,66 @@ def write_phases(found: Findings, folder: Path) -> list[Path]:
 
 def write_tables(found: Findings, folder: Path) -> list[Path]:
     """Write every quantity as CSV, Markdown and LaTeX under its name for readers, all of them in
-    one CSV, and the labels and correlations.
+    one CSV, and the labels and correlations. A quantity along trainings (``NAME-along``) has a row
+    for each place.
     """
     folder.mkdir(exist_ok=True)
     everything = folder / "all.csv"
     called = found.table.assign(quantity=found.table["quantity"].map(found.called))
     long_table(called, found.grid.quantities).to_csv(everything, index=False)
     paths = [everything]
-    for name in called["quantity"].unique():
-        what = found.grid.quantity(str(name))
-        texts: dict[str, list[str]] = {"md": [], "tex": []}
-        for facet in found.grid.facets():
-            wide = wide_table(rows_of(called, what.name, facet), found.frame)
-            title = table_title(what, facet_title(facet, found.frame.names))
+    along = measured_along(map(str, found.table["quantity"].unique()))
+    places = {name for one in along for name in one.names.values()}
+    for name in found.table["quantity"].unique():
+        if name not in places:
+            paths += _write_quantity(found, found.called(str(name)), called, folder)
+    for one in along:
+        paths += _write_along(found, one, folder)
+    return [*paths, *_write_labels(found, folder), *_write_correlations(found, folder)]
+
+
+def _write_quantity(found: Findings, name: str, called: pd.DataFrame, folder: Path) -> list[Path]:
+    """Write one quantity, under the name that the table has `called` it by."""
+    what, rows = found.grid.quantity(name), rows_of_quantity(called, name)
+    texts: dict[str, list[str]] = {"md": [], "tex": []}
+    for facet in found.grid.facets():
+        wide = wide_table(rows_of(called, what.name, facet), found.frame)
+        title = table_title(what, facet_title(facet, found.frame.names))
+        texts["md"].append(markdown(wide, title))
+        texts["tex"].append(latex(wide, title))
+    csv = long_table(rows, found.grid.quantities)
+    return _write_texts(folder / file_stem(name), csv, texts)
+
+
+def _write_along(found: Findings, one: Along, folder: Path) -> list[Path]:
+    """Write one quantity along trainings, a row for each place, and a block for each facet and
+    temperature.
+    """
+    name = found.called(one.name)
+    what, table = found.grid.quantity(name), along_table(found.table, one)
+    texts: dict[str, list[str]] = {"md": [], "tex": []}
+    for facet in found.grid.facets():
+        for label in found.frame.temperature.drawn_labels():
+            own = table[(table["facet"] == facet) & (table["temperature_label"] == label)]
+            if own.empty:
+                continue
+            wide = wide_along(own, found.frame)
+            axis = found.frame.temperature.name
+            cells = [facet_title(facet, found.frame.names), f"{axis} = {label}" if axis else ""]
+            title = table_title(what, ", ".join(filter(None, cells)))
             texts["md"].append(markdown(wide, title))
             texts["tex"].append(latex(wide, title))
-        stem = file_stem(what.name)
-        csv = folder / f"{stem}.csv"
-        long_table(rows_of_quantity(called, what.name), found.grid.quantities).to_csv(
-            csv, index=False
-        )
-        paths.append(csv)
-        for extension, parts in texts.items():
-            path = folder / f"{stem}.{extension}"
-            path.write_text("\n".join(parts), encoding="utf-8")
-            paths.append(path)
-    return [*paths, *_write_labels(found, folder), *_write_correlations(found, folder)]
+    csv = long_table(table.assign(quantity=name), found.grid.quantities)
+    csv = csv.assign(unit_of_at=table["unit_of_at"], at=table["at"])
+    return _write_texts(folder / f"{file_stem(name)}-along", csv, texts)
+
+
+def _write_texts(stem: Path, csv: pd.DataFrame, texts: Mapping[str, Sequence[str]]) -> list[Path]:
+    paths = [stem.with_name(f"{stem.name}.{ending}") for ending in ("csv", *texts)]
+    csv.to_csv(paths[0], index=False)
+    for path, parts in zip(paths[1:], texts.values(), strict=True):
+        path.write_text("\n".join(parts), encoding="utf-8")
+    return paths
 
 
 def _write_correlations(found: Findings, folder: Path) -> list[Path]:

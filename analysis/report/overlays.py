@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from phasegrid.analysis.draw.line_panels import Layout, line_panels, points_of
+from phasegrid.analysis.draw.line_panels import Layout, Scale, line_panels, points_of
 from phasegrid.analysis.draw.panels import cell_heads
 from phasegrid.analysis.draw.planes import spread_out
 from phasegrid.analysis.draw.slices import direction_label
@@ -53,14 +53,15 @@ def overlay(tables: Tables, args: OverlayArgs) -> Drawing:
     heads = cell_heads(grid.cells, tables.found.frame, axis)
     cells = _cells(chosen, args if axis is None else replace(args, most=len(grid.cells)))
     shown = chosen[chosen["cell"].isin(cells)].assign(panel=lambda rows: rows["cell"].map(heads))
-    levels, missing = _levels(tables, args.dashed or {}, cells)
+    levels, missing = _levels(tables, args, cells)
     columns = known_columns(grid, args.metric, shown) | _named_axis(tables, axis)
     layout = Layout(
         args.x,
         args.y,
         list(dict.fromkeys(heads[cell] for cell in cells)),
         names,
-        (args.x_scale, args.y_scale),
+        (args.x_scale, "linear" if args.y_scale == "declared" else args.y_scale),
+        _declared_scales(args, columns),
         each="training" if along else "measurement",
         levels=levels.assign(panel=levels["cell"].map(heads)),
         marks=args.marks or {},
@@ -116,6 +117,13 @@ def _dots(rows: pd.DataFrame, x: Column | None) -> str | None:
     """Return the column of the places on x that have a name, if it is there."""
     place = x.ticks[0] if x is not None and x.ticks is not None else None
     return place if place in rows else None
+
+
+def _declared_scales(args: OverlayArgs, columns: Mapping[str, Column]) -> dict[str, Scale]:
+    """Return the y scale of each column, if it is to be as declared."""
+    if args.y_scale != "declared":
+        return {}
+    return {y: columns[y].scale for y in args.y if y in columns}
 
 
 def _ticks(rows: pd.DataFrame, x: Column | None) -> list[tuple[float, str]]:
@@ -193,12 +201,17 @@ def _cells(rows: pd.DataFrame, args: OverlayArgs) -> list[int]:
 
 
 def _levels(
-    tables: Tables, dashed: Mapping[str, Mapping[str, str]], cells: Sequence[int]
+    tables: Tables, args: OverlayArgs, cells: Sequence[int]
 ) -> tuple[pd.DataFrame, list[str]]:
     """Return the dashed levels of each cell, and a note on each quantity without a number."""
-    found, notes = [], []
+    found = [
+        pd.DataFrame({"cell": cells, "value": value, "y": y, "label": label})
+        for y, named in (args.levels or {}).items()
+        for label, value in named.items()
+    ]
+    notes = []
     numbers = tables.found.table[tables.found.table["cell"].isin(cells)]
-    for y, named in dashed.items():
+    for y, named in (args.dashed or {}).items():
         for label, asked in named.items():
             name = resolved(tables.found.grid, asked)
             own = numbers[(numbers["quantity"] == name) & numbers["value"].notna()]

@@ -121,6 +121,7 @@ def draw_sweep(
         notes,
         [*asked.failed, *unasked.failed],
         asked.texts,
+        {**unasked.films, **asked.films},
     )
     files = [] if folder is None else _write(found, asked, Path(folder), formats)
     return Drawn(asked.figures, files, notes, asked.failed)

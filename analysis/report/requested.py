@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from phasegrid.analysis.report.findings import Findings
 from phasegrid.analysis.stats.aggregate import aggregate
+from phasegrid.analysis.tables.along import measured_along, wanted_along
 from phasegrid.analysis.tables.grid import SweepTables
 from phasegrid.analysis.tables.measured_from import named_rows
 from phasegrid.analysis.tables.variants import resolve, ways
@@ -79,21 +80,22 @@ class Tables:
 @dataclass(frozen=True)
 class Drawing:
     """A figure with the table that it shows, unless another file has it, notes on what it lacks,
-    and `texts` to be written beside it, by the ending of their file (``md``). The ``draw`` of a
-    kind may return this in place of a figure.
+    `texts` to be written beside it, by the ending of their file (``md``), and the `frames` of an
+    animation beside it. The ``draw`` of a kind may return this in place of a figure.
     """
 
     figure: Figure
     table: pd.DataFrame
     notes: Sequence[str] = ()
     texts: Mapping[str, str] = field(default_factory=dict)
+    frames: Sequence[Figure] = ()
 
 
 @dataclass(frozen=True)
 class Requested:
     """Figures by name, the tables that some of them show, what cannot be drawn, (figure, reason),
-    the names of the figures that `failed`: they can never be drawn as requested; and the `texts`
-    beside figures, by the names of their files.
+    the names of the figures that `failed`: they can never be drawn as requested; the `texts` beside
+    figures, by the names of their files; and the frames of `films`, by the names of their figures.
     """
 
     figures: Mapping[str, Figure]
@@ -101,6 +103,7 @@ class Requested:
     notes: Sequence[tuple[str, str]]
     failed: Sequence[str] = ()
     texts: Mapping[str, str] = field(default_factory=dict)
+    films: Mapping[str, Sequence[Figure]] = field(default_factory=dict)
 
 
 def requested_figures(
@@ -116,6 +119,7 @@ def requested_figures(
     figures: dict[str, Figure] = {}
     tables: dict[str, pd.DataFrame] = {}
     texts: dict[str, str] = {}
+    films: dict[str, Sequence[Figure]] = {}
     notes: list[tuple[str, str]] = []
     failed: list[str] = []
     for request in requests:
@@ -136,11 +140,12 @@ def requested_figures(
         if isinstance(drawn, Drawing):
             tables[name] = drawn.table
             texts |= {f"{name}.{ending}": text for ending, text in drawn.texts.items()}
+            films |= {name: drawn.frames} if drawn.frames else {}
             notes += [(name, note) for note in drawn.notes]
             drawn = drawn.figure
         if drawn is not None:
             figures[name] = drawn
-    return Requested(figures, tables, notes, failed, texts)
+    return Requested(figures, tables, notes, failed, texts, films)
 
 
 def _drawn(
@@ -163,7 +168,7 @@ def unasked_figures(
     found: Findings, requests: Sequence[FigureRequest], rows_of: RowsOf
 ) -> Requested:
     """Draw the figures that need no request (`FigureKind.unasked`) and whose data are measured,
-    unless a request has their kind or name. Only failed ones have notes.
+    unless a request has their kind or name. Only drawn and failed ones have notes.
     """
     kinds, names = {one.kind for one in requests}, {one.name for one in requests}
     unasked = [
@@ -172,7 +177,8 @@ def unasked_figures(
         if kind.unasked is not None and name not in kinds and kind.unasked["name"] not in names
     ]
     drawn = requested_figures(found, unasked, lambda _name: None, rows_of)
-    return replace(drawn, notes=[note for note in drawn.notes if note[0] in drawn.failed])
+    told = {*drawn.figures, *drawn.failed}
+    return replace(drawn, notes=[note for note in drawn.notes if note[0] in told])
 
 
 def of_variant(
@@ -229,10 +235,12 @@ def resolved(grid: SweepTables, asked: str) -> str | None:
     yet.
     """
     table = grid.quantity(asked).table
-    present = grid.values.loc[grid.values["value"].notna(), "quantity"].unique()
-    return resolve(
-        asked, grid.shown(table), grid.plain.get(table, ""), [str(name) for name in present]
-    )
+    return resolve(asked, grid.shown(table), grid.plain.get(table, ""), _present(grid))
+
+
+def _present(grid: SweepTables) -> list[str]:
+    names = grid.values.loc[grid.values["value"].notna(), "quantity"].unique()
+    return [str(name) for name in names]
 
 
 def _tables(
@@ -240,13 +248,19 @@ def _tables(
 ) -> tuple[Tables, list[str]]:
     """Return the part of a figure's needs that is measured, and a note on each part that is not."""
     names, labels, missing = [], [], []
+    places = measured_along(_present(found.grid)) if needs.along else []
     for asked in needs.quantities:
-        name = resolved(found.grid, asked)
-        if name is None:
-            missing.append(f"{asked} is not measured yet")
-        elif name not in names:
-            names.append(name)
-            labels.append(found.label(name, asked))
+        if needs.along:
+            own = [(one.name, one.name) for one in wanted_along(found.grid, asked, places)]
+        else:
+            name = resolved(found.grid, asked)
+            own = [] if name is None else [(name, asked)]
+        if not own:
+            where = " at several places along trainings" if needs.along else ""
+            missing.append(f"{asked} is not measured{where} yet")
+        own = [(name, called) for name, called in own if name not in names]
+        names += [name for name, _ in own]
+        labels += [found.label(name, called) for name, called in own]
     if lazy := [name for name in names if found.grid.quantity(name).asked]:
         table = pd.concat([found.table, aggregate(found.grid, lazy)], ignore_index=True)
         found = replace(found, table=table)

@@ -1,7 +1,7 @@
 """Draw the figures that every sweep gets: the diagram, what else was measured, curves and cuts."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from itertools import groupby
 from typing import Literal
@@ -14,8 +14,10 @@ from phasegrid.analysis.draw.panels import seven_panels
 from phasegrid.analysis.phases.phase_map import shows_something
 from phasegrid.analysis.report.findings import Findings
 from phasegrid.analysis.report.kinds import curve_column
+from phasegrid.analysis.tables.along import measured_along
 from phasegrid.analysis.tables.quantities import base_of, seven
 from phasegrid.analysis.tables.variants import way_of
+from phasegrid.texts import counted
 
 MOST_PANELS = 12
 MOST_ROWS = 5
@@ -32,7 +34,7 @@ FEW_PANELS = 5
 
 def diagram_figure(found: Findings) -> Figure:
     """Return the figure of the seven panels and the phases."""
-    same = _same(found)
+    same = same_everywhere(found)
     return _panels_figure(found, [name for name in seven(found.grid.task) if name not in same])
 
 
@@ -128,7 +130,7 @@ def standard_figures(found: Findings) -> dict[str, Callable[[], Figure]]:
     makers: dict[str, Callable[[], Figure]] = {}
     main = _in_cuts(found)
     if found.grid.load_path and found.grid.temperature_path:
-        if main or not _same(found):
+        if main or not same_everywhere(found):
             makers["diagram"] = lambda: diagram_figure(found)
         makers |= further_figures(found)
     if found.grid.curves[curve_column(found.grid)].notna().any():
@@ -145,8 +147,24 @@ def not_standard(found: Findings) -> list[tuple[str, str]]:
     (`idle` in their declaration) or the same number in every cell, and figures that the axes of the
     sweep do not allow.
     """
-    idle = [("further", f"{found.called(name)}: {why}") for name, why in _idle(found).items()]
-    return [*idle, *_alike(found), *_without_axes(found)]
+    idle = _idle(found)
+    told = [("further", f"{name}: {idle[own[0]]}") for name, own in _together(found, idle).items()]
+    return [*told, *_alike(found), *_without_axes(found)]
+
+
+def _together(found: Findings, names: Collection[str]) -> dict[str, list[str]]:
+    """Group names of quantities by what readers call them, those along trainings as one."""
+    alone = {place: one for one in measured_along(names) for place in one.names.values()}
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        one = alone.get(name)
+        called = found.called(name)
+        if one is not None:
+            called = (
+                f"{found.called(one.name)} at {counted(len(one.names), 'place')} along trainings"
+            )
+        groups.setdefault(called, []).append(name)
+    return groups
 
 
 def _without_axes(found: Findings) -> list[tuple[str, str]]:
@@ -165,7 +183,10 @@ def _without_axes(found: Findings) -> list[tuple[str, str]]:
 
 def _in_cuts(found: Findings) -> list[str]:
     """Return the quantities of the main figure that have a number and can vary."""
-    done = set(found.table.loc[found.table["status"] == "done", "quantity"]) - _same(found).keys()
+    done = (
+        set(found.table.loc[found.table["status"] == "done", "quantity"])
+        - same_everywhere(found).keys()
+    )
     return [name for name in seven(found.grid.task) if name in done]
 
 
@@ -186,8 +207,12 @@ def _spread(family: Sequence[str]) -> list[str]:
 
 
 def _further(found: Findings) -> list[str]:
+    """Return the quantities beyond those of the main figure that have panels of their own; those
+    along trainings have figures of theirs (`phasegrid.figures.along`).
+    """
     names = [str(name) for name in found.table["quantity"].unique()]
-    left_out = {*seven(found.grid.task), *_idle(found), *_same(found)}
+    left_out = {*seven(found.grid.task), *_idle(found), *same_everywhere(found)}
+    left_out |= {name for one in measured_along(names) for name in one.names.values()}
     return [name for name in names if name not in left_out]
 
 
@@ -210,15 +235,17 @@ def _idle(found: Findings) -> dict[str, str]:
 
 def _alike(found: Findings) -> list[tuple[str, str]]:
     """Return the one note on the quantities that have the same number in every cell."""
-    parts = []
-    for name, values in _same(found).items():
-        unit = found.grid.quantity(name).unit
-        numbers = " or ".join(f"{value:.6g}" for value in values)
-        parts.append(f"{found.called(name)} {numbers}{unit and f' {unit}'}")
+    parts, same = [], same_everywhere(found)
+    for called, names in _together(found, same).items():
+        unit = found.grid.quantity(names[0]).unit
+        values = sorted({value for name in names for value in same[name]})
+        few = values if len(values) <= MOST_NAMED else [values[0], values[-1]]
+        numbers = (" or " if few is values else " to ").join(f"{value:.6g}" for value in few)
+        parts.append(f"{called} {numbers}{unit and f' {unit}'}")
     return [("diagram", f"the same in every cell: {', '.join(parts)}")] if parts else []
 
 
-def _same(found: Findings) -> dict[str, list[float]]:
+def same_everywhere(found: Findings) -> dict[str, list[float]]:
     """Return the quantities that have the same number in every cell, or, if they count, in every
     cell of a facet, and their numbers. A panel would be of one colour, with a bar of made-up range.
     """

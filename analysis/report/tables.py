@@ -53,13 +53,22 @@ def wide_table(table: pd.DataFrame, frame: Frame) -> pd.DataFrame:
         DASH, index=pd.Index(rows, name=_corner(frame)), columns=columns, dtype=object
     )
     for cell in table.to_dict("records"):
-        text = (
-            format_cell(float(cell["value"]), float(cell["stderr"]), int(cell["n"]))
-            if cell["status"] == "done"
-            else _status(cell)
-        )
-        mark = f" {DAGGER}" if cell["not_trained"] else ""
-        wide.loc[str(cell["temperature_label"]), str(cell["load_label"])] = text + mark
+        place = str(cell["temperature_label"]), str(cell["load_label"])
+        wide.loc[place] = _cell_text(cell)
+    return wide
+
+
+def wide_along(table: pd.DataFrame, frame: Frame) -> pd.DataFrame:
+    """Return one quantity along trainings, of one facet and temperature, as text: a row for each
+    place (``unit_of_at``, ``at``) in the order of time, a column for each load, as in `wide_table`.
+    """
+    places = list(dict.fromkeys(zip(table["unit_of_at"], table["at"], strict=True)))
+    rows = [f"{unit} {at}" for unit, at in sorted(places)]
+    columns = list(frame.load.drawn_labels())
+    head = f"along trainings \\ {frame.load.name}" if frame.load.name else "along trainings"
+    wide = pd.DataFrame(DASH, index=pd.Index(rows, name=head), columns=columns, dtype=object)
+    for cell in table.to_dict("records"):
+        wide.loc[f"{cell['unit_of_at']} {cell['at']}", str(cell["load_label"])] = _cell_text(cell)
     return wide
 
 
@@ -166,6 +175,12 @@ _TEX: Sequence[tuple[str, str]] = (
 
 def _tex(text: str) -> str:
     return "".join(dict(_TEX).get(letter, letter) for letter in text)
+
+
+def _cell_text(cell: Mapping[Hashable, object]) -> str:
+    value, stderr, n = (float(str(cell[name])) for name in ("value", "stderr", "n"))
+    text = format_cell(value, stderr, int(n)) if cell["status"] == "done" else _status(cell)
+    return f"{text} {DAGGER}" if cell["not_trained"] else text
 
 
 def _status(cell: Mapping[Hashable, object]) -> str:

@@ -13,12 +13,13 @@ from phasegrid.texts import suggest
 @dataclass(frozen=True, slots=True)
 class Needs:
     """What a figure reads: quantities by name, variants included, and rows of metrics, with those
-    across cells if it can show them.
+    across cells if it can show them. `along`: each quantity is read at all places along trainings.
     """
 
     quantities: Sequence[str] = ()
     rows: Sequence[str] = ()
     across: bool = False
+    along: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from phasegrid.declare import FigureKind, Finding, Grid, Needs
+from phasegrid.figures.along import ALONG_TRAININGS, EVOLUTION
 from phasegrid.figures.checks import Quantities, Stem, cell_fits, no_points
 from phasegrid.figures.complexes import COMPLEX
 from phasegrid.figures.distributions import DENSITIES, HISTOGRAMS
@@ -178,6 +179,8 @@ FIGURES: Mapping[str, FigureKind] = {
         fits=_rows_fit,
     ),
     "overlay": OVERLAY,
+    "along": ALONG_TRAININGS,
+    "evolution": EVOLUTION,
     "table": TABLE,
     "matrix": MATRIX,
     "slices": FigureKind(

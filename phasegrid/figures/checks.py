@@ -16,6 +16,9 @@ Variants: TypeAlias = Annotated[Mapping[str, str], Field(min_length=1)] | None
 called.
 """
 
+Levels: TypeAlias = Mapping[str, Mapping[str, float]] | None
+"""Numbers of horizontal lines, by panel and label."""
+
 ACROSS = "across"
 """The `cell` of what was measured across cells."""
 
@@ -95,3 +98,13 @@ def cell_fits(args: Mapping[str, Any], grid: Grid) -> Iterable[Finding]:
     cell = args["cell"]
     if isinstance(cell, int) and cell >= grid.num_cells:
         yield "cell", f"found {cell}; allowed: 0 to {grid.num_cells - 1}, the cells of the sweep"
+
+
+def unknown_panels(
+    argument: str, levels: Mapping[str, object] | None, panels: Sequence[str]
+) -> Iterator[Finding]:
+    """Report levels of what no panel shows."""
+    for name in levels or {}:
+        if name not in panels:
+            message = f"found {name!r}, which no panel shows; allowed: {', '.join(panels)}"
+            yield f"{argument}.{name}", message + suggest(name, panels)

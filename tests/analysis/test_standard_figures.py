@@ -57,7 +57,7 @@ def small(make_grid: MakeGrid) -> SweepTables:
 
 
 def ways(count: int) -> list[str]:
-    return [f"test_loss[at={epoch}]" for epoch in range(count)]
+    return [f"test_loss[examples={number}]" for number in range(count)]
 
 
 def test_few_further_quantities_share_one_figure(make_grid: MakeGrid) -> None:
@@ -188,7 +188,7 @@ def test_a_count_that_only_facets_change_is_noted_and_not_drawn(make_grid: MakeG
 def test_a_sweep_with_one_axis_names_few_of_its_further_quantities(make_grid: MakeGrid) -> None:
     grid = with_quantities(small(make_grid), *ways(9))
     notes = dict(not_standard(found_in(replace(grid, temperature_path=None))))
-    assert notes["further"].endswith("test_loss[at=4] and 4 more")
+    assert notes["further"].endswith("test_loss[examples=4] and 4 more")
 
 
 def test_only_the_declaration_says_that_a_column_may_be_idle() -> None:
