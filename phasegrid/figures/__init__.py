@@ -13,6 +13,7 @@ from pydantic import Field
 
 from phasegrid.declare import FigureKind, Finding, Grid, Needs
 from phasegrid.figures.along import ALONG_TRAININGS, EVOLUTION
+from phasegrid.figures.bars import BARS
 from phasegrid.figures.checks import Quantities, Stem, cell_fits, no_points
 from phasegrid.figures.complexes import COMPLEX
 from phasegrid.figures.distributions import DENSITIES, HISTOGRAMS
@@ -195,6 +196,7 @@ FIGURES: Mapping[str, FigureKind] = {
     "profiles": PROFILES,
     "histograms": HISTOGRAMS,
     "densities": DENSITIES,
+    "bars": BARS,
     "ranking": RANKING,
     "schematic": SCHEMATIC,
 }
