@@ -13,7 +13,6 @@ from phasegrid.analysis.draw.panels import facet_title
 from phasegrid.analysis.draw.scales import Frame
 from phasegrid.analysis.draw.slices import (
     CONTOUR_COLOURS,
-    SliceColumn,
     bar_ticks,
     contour,
     fill_plane,
@@ -26,6 +25,7 @@ from phasegrid.analysis.draw.slices import (
     slice_limits,
 )
 from phasegrid.analysis.draw.ticks import write_bar_ticks
+from phasegrid.figures.slices import SliceColumn
 
 SMALL = 1.15  # inches
 LARGE = (5.2, 4.4)

@@ -19,9 +19,8 @@ from phasegrid.analysis.draw.style import MISSING
 from phasegrid.analysis.draw.ticks import write_bar_ticks, write_log_ticks
 from phasegrid.analysis.tables.quantities import BUILT_IN, NATS, in_units
 from phasegrid.declare import Shown
+from phasegrid.figures.slices import SliceColumn
 from phasegrid.texts import counted
-
-SliceColumn = Literal["train_loss", "train_error_percent", "test_loss", "test_error_percent"]
 
 COLUMNS: tuple[SliceColumn, ...] = get_args(SliceColumn)
 """The columns of a slice that can be drawn."""
@@ -56,7 +55,7 @@ def slice_points(rows: pd.DataFrame, cells: Sequence[int] | None = None) -> pd.D
     order (default: all, ascending).
     """
     parts = [
-        _points_of(row)
+        points_of_slice(row)
         for row in rows.to_dict("records")
         if row["outcome"] == "done" and (cells is None or row["cell"] in cells)
     ]
@@ -224,7 +223,8 @@ def slice_limits(points: pd.DataFrame, column: SliceColumn) -> tuple[float, floa
     return (low, high) if high > low else (low - 0.5, high + 0.5)
 
 
-def _points_of(row: Mapping[Any, Any]) -> pd.DataFrame:
+def points_of_slice(row: Mapping[Any, Any]) -> pd.DataFrame:
+    """Return the points of one stored slice, as `slice_points`."""
     a = np.asarray(row["axis"], dtype=float)
     second = row["axis_2"]
     b = np.zeros(1) if not isinstance(second, (list, np.ndarray)) else np.asarray(second, float)

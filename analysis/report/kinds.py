@@ -2,7 +2,6 @@
 
 from typing import Literal
 
-import numpy as np
 from matplotlib.figure import Figure
 
 from phasegrid.analysis.draw.gain import gain_figure
@@ -11,8 +10,6 @@ from phasegrid.analysis.draw.panels import seven_panels
 from phasegrid.analysis.draw.rows import Line, row_panels
 from phasegrid.analysis.draw.scales import axis_name
 from phasegrid.analysis.draw.schematics import phase_schematic, shape_schematic
-from phasegrid.analysis.draw.slice_grids import large_slice, slice_grid
-from phasegrid.analysis.draw.slices import slice_label, slice_points
 from phasegrid.analysis.report.overlays import check_columns, known_columns
 from phasegrid.analysis.report.requested import (
     Drawing,
@@ -31,7 +28,6 @@ from phasegrid.figures import (
     LinesArgs,
     PanelsArgs,
     RowsArgs,
-    SlicesArgs,
 )
 from phasegrid.figures.checks import ALONG
 from phasegrid.figures.schematic import SchematicArgs
@@ -152,25 +148,3 @@ def schematic(_tables: Tables, args: SchematicArgs) -> Figure:
     """Draw what words mean, from formulas."""
     draw = {"phases": phase_schematic, "shapes": shape_schematic}[args.of]
     return draw(title=args.title or "")
-
-
-def slices(tables: Tables, args: SlicesArgs) -> Figure:
-    """Draw the loss on planes or lines through trained weights."""
-    measured = tables.rows["slice"]
-    dimensions = measured["axis_2"].map(lambda b: 2 if isinstance(b, (list, np.ndarray)) else 1)
-    measured = measured[dimensions == args.dimensions]
-    if measured.empty:
-        raise NotYetError(f"no slice of {args.dimensions} dimension(s) is measured yet")
-    found = tables.found
-    measured = of_variant(found.grid, measured, "slice", args.variant)
-    points = slice_points(measured)
-    if args.seed is not None:
-        points = points[points["seed"] == args.seed]
-    if args.cell is not None:
-        points = points[points["cell"] == args.cell]
-    if points.empty or points[args.column].isna().all():
-        raise NotYetError(f"{args.column} of such slices is not measured yet")
-    title = tables.title(args.title, measured)
-    label = slice_label(args.column, found.grid.declared["slice"])
-    draw = slice_grid if args.cell is None else large_slice
-    return draw(points, found.grid.cells, found.frame, args.column, title=title, label=label)

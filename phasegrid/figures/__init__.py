@@ -14,7 +14,7 @@ from pydantic import Field
 from phasegrid.declare import FigureKind, Finding, Grid, Needs
 from phasegrid.figures.along import ALONG_TRAININGS, EVOLUTION
 from phasegrid.figures.bars import BARS
-from phasegrid.figures.checks import Quantities, Stem, cell_fits, no_points
+from phasegrid.figures.checks import Quantities, Stem, no_points
 from phasegrid.figures.complexes import COMPLEX
 from phasegrid.figures.distributions import DENSITIES, HISTOGRAMS
 from phasegrid.figures.fields import FIELDS
@@ -24,6 +24,7 @@ from phasegrid.figures.planes import PLANES
 from phasegrid.figures.profiles import PROFILES
 from phasegrid.figures.ranking import RANKING
 from phasegrid.figures.schematic import SCHEMATIC
+from phasegrid.figures.slices import SLICES
 from phasegrid.figures.table import TABLE
 from phasegrid.registry import identity
 
@@ -111,27 +112,6 @@ class RowsArgs:
     title: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class SlicesArgs:
-    """The loss around trained weights (metric ``slice``): planes as contours or lines as profiles,
-    for all cells in a grid of small plots, or large for one `cell`.
-
-    `column` is the drawn column; each cell shows its first seed, or `seed`. Small planes share one
-    colour scale. `variant` selects the settings of the measurement, as in
-    ``slice[batch_norm=refreshed]``, if there are several with these `dimensions`.
-    """
-
-    name: Stem
-    column: Literal["train_loss", "train_error_percent", "test_loss", "test_error_percent"] = (
-        "train_loss"
-    )
-    dimensions: Literal[1, 2] = 2
-    cell: Annotated[int, Field(ge=0)] | None = None
-    seed: Annotated[int, Field(ge=0)] | None = None
-    variant: str | None = None
-    title: str | None = None
-
-
 def _other(axis: object) -> str:
     return "temperature" if axis == "load" else "load"
 
@@ -184,12 +164,7 @@ FIGURES: Mapping[str, FigureKind] = {
     "evolution": EVOLUTION,
     "table": TABLE,
     "matrix": MATRIX,
-    "slices": FigureKind(
-        SlicesArgs,
-        f"{_KINDS}:slices",
-        needs=lambda _args: Needs(rows=("slice",)),
-        fits=cell_fits,
-    ),
+    "slices": SLICES,
     "planes": PLANES,
     "complex": COMPLEX,
     "fields": FIELDS,

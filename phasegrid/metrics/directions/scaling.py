@@ -10,12 +10,26 @@ import torch
 from torch import Tensor
 
 from phasegrid.errors import MetricError
+from phasegrid.metrics.directions.names import parsed
 from phasegrid.models.weights import ParameterSlice
 
 _CHUNK = 1 << 20  # columns turned to float64 at a time
 
 
 Scaling: TypeAlias = Literal["raw", "norm", "layer", "filter"]
+
+_TO_NORM = ("gaussian", "positive", "negative", "component")
+"""The kinds of directions whose own length means nothing."""
+
+
+def usual_scaling(name: str) -> Scaling:
+    """Return how a direction with this name is scaled where nothing else is asked.
+
+    >>> usual_scaling("gaussian_0"), usual_scaling("to_1")
+    ('norm', 'raw')
+    """
+    kind = parsed(name)
+    return "norm" if kind is not None and kind[0] in _TO_NORM else "raw"
 
 
 def normalise(

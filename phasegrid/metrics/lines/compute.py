@@ -16,8 +16,7 @@ from torch import Tensor, nn
 from phasegrid.datasets.dataset import Dataset
 from phasegrid.errors import MetricError
 from phasegrid.metrics.directions.left import read_directions
-from phasegrid.metrics.directions.names import parsed
-from phasegrid.metrics.directions.scaling import normalise
+from phasegrid.metrics.directions.scaling import normalise, usual_scaling
 from phasegrid.metrics.lines import LinesArgs
 from phasegrid.metrics.lines.patches import Patches, measure_patches
 from phasegrid.metrics.lines.shapes import count_stationary, extrema_of, falls_to_centre, shape_of
@@ -34,9 +33,6 @@ from phasegrid.models.weights import has_batch_norm, parameter_slices
 
 Numbers = list[float | None]
 Row = dict[str, float | int | str | bool | list[float] | Numbers | None]
-
-TO_NORM = ("gaussian", "positive", "negative", "component")
-"""The kinds of directions whose own length means nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,9 +105,7 @@ def _scaled(
     vector: Tensor, weights: Tensor, name: str, model: nn.Module, settings: LinesArgs
 ) -> tuple[Tensor, Row]:
     """Return s epsilon (P,) of a direction (1, P), and what was done to it."""
-    how, kind = settings.normalize, parsed(name)
-    if how == "auto":
-        how = "norm" if kind is not None and kind[0] in TO_NORM else "raw"
+    how = usual_scaling(name) if settings.normalize == "auto" else settings.normalize
     biases = settings.biases
     if biases == "auto":
         biases = "zero" if how in ("layer", "filter") else "kept"

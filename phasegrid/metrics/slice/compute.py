@@ -11,51 +11,59 @@ none.
 """
 
 from collections.abc import Sequence
+from dataclasses import asdict
 
 import torch
 from torch import Tensor, nn
 
 from phasegrid.datasets.dataset import Dataset
 from phasegrid.errors import MetricError
-from phasegrid.metrics.directions.drawing import draw_directions
-from phasegrid.metrics.directions.eigenvectors import Eigenvectors, top_eigenvectors
-from phasegrid.metrics.directions.scaling import Scaling, cosine, normalise
-from phasegrid.metrics.hessian.operator import with_right_products
+from phasegrid.metrics.directions.scaling import cosine
+from phasegrid.metrics.lines.compute import equally_spaced
 from phasegrid.metrics.lines.shapes import count_stationary
+from phasegrid.metrics.measured import Source
 from phasegrid.metrics.network.points import finite_or_none
-from phasegrid.metrics.slice import SliceArgs
+from phasegrid.metrics.slice import SliceArgs, ends_of
+from phasegrid.metrics.slice.along import Along, find_directions, read_along
 from phasegrid.metrics.slice.evaluation import (
     Examples,
     MovingNetwork,
     draw_some,
     make_examples,
+    measure_points,
     measure_slice,
     refresh_inputs,
 )
-from phasegrid.models.network_state import copy_network
-from phasegrid.models.weights import has_batch_norm, num_parameters, parameter_slices
-from phasegrid.tasks.scoring import Scoring
+from phasegrid.metrics.slice.projecting import project
+from phasegrid.metrics.slice.refining import Place, Refined, refine
+from phasegrid.metrics.slice.shapes import Curvature, curvatures, surface_shape
+from phasegrid.models.weights import has_batch_norm, num_parameters, parameters_vector
 
 Grid = list[list[float | None]]
-Row = dict[str, float | int | str | list[float] | Grid | None]
+Row = dict[str, float | int | str | list[float] | list[str] | Grid | None]
 
 
 def compute(
-    models: Sequence[nn.Module], data: Dataset, rng: torch.Generator, **args: object
+    models: Sequence[nn.Module],
+    data: Dataset,
+    rng: torch.Generator,
+    sources: Sequence[Source] = (),
+    **args: object,
 ) -> Row:
-    """Measure a slice through one model; `args` are the fields of `SliceArgs`.
+    """Measure a slice through one model, or, if `sources` holds directions, through the first of
+    `models`, along two of them; `args` are the fields of `SliceArgs`.
 
     Deterministic in `rng` and the model, which is not changed. For the drawn examples, losses are
-    exact to rounding in `precision`. A point whose outputs are not finite has null loss and null
-    error.
+    exact to rounding in `precision`, but for those that are interpolated (`coarse`). A point whose
+    outputs are not finite has null loss and null error.
 
     Raises:
         MetricError: if there is not one model, nothing is trainable, its outputs have a wrong
-            shape, the loss at the trained weights is not finite, or normalisation makes a direction
-            zero.
+            shape, the loss at the trained weights is not finite, normalisation makes a direction
+            zero, or the directions read belong to other weights or do not span a plane.
     """
     settings = SliceArgs(**args)  # type: ignore[arg-type]  # the sweep reader has checked them
-    if len(models) != 1:
+    if len(models) != 1 and not sources:
         raise MetricError(f"a slice is through one model, got {len(models)}")
     if num_parameters(models[0]) == 0:
         raise MetricError(f"slice: {type(models[0]).__name__} has no trainable parameter")
@@ -70,16 +78,20 @@ def compute(
         sets.append(make_examples(network, *drawn, data.scoring))
     network.settle()
     centre_loss = _centre_loss(network, sets[0])
-    found, directions, how = _find_directions(network, inputs, labels, data.scoring, settings, rng)
-    axis = symmetric_axis(settings.points, settings.radius)
-    measured = measure_slice(network, directions, axis, sets)
+    if sources:
+        along = read_along(models, sources, settings)
+    else:
+        along = find_directions(network, inputs, labels, data.scoring, settings, rng)
+    axes = _axes(settings)
+    refined = _measure(network, along.vectors, axes, sets, settings)
     return {
-        **_grid_columns(axis, measured),
+        **_grid_columns(axes, refined),
         "centre_loss": centre_loss,
-        **_direction_columns(directions, network.flat.rows()[0], found),
+        **_direction_columns(along, network.flat.rows()[0]),
+        **_curvature_columns(network, along.vectors, sets[0], settings),
+        **_point_columns(models, along),
         "num_examples": len(labels),
         "num_test_examples": len(drawn[1]) if settings.test else None,
-        "normalize": how,
         "batch_norm": settings.batch_norm if has_batch_norm(models[0]) else None,
     }
 
@@ -94,39 +106,35 @@ def symmetric_axis(points: int, radius: float) -> list[float]:
     return [radius * (2 * i - (points - 1)) / (points - 1) for i in range(points)]
 
 
-def _find_directions(
+def _axes(settings: SliceArgs) -> tuple[list[float], list[float] | None]:
+    """Return the coordinates on both axes; no second ones for a line."""
+    given, axes = asdict(settings), list[list[float]]()
+    for second, points in ((False, settings.points), (True, settings.points_2 or settings.points)):
+        low, high = ends_of(given, second)
+        if low == -high:
+            axes.append(symmetric_axis(points, high))
+        else:
+            axes.append(equally_spaced(low, high, points))
+    return axes[0], axes[1] if settings.dimensions == 2 else None
+
+
+def _measure(
     network: MovingNetwork,
-    inputs: Tensor,
-    labels: Tensor,
-    scoring: Scoring,
+    directions: Tensor,
+    axes: tuple[list[float], list[float] | None],
+    sets: Sequence[Examples],
     settings: SliceArgs,
-    rng: torch.Generator,
-) -> tuple[Eigenvectors | None, Tensor, str]:
-    """Return the eigenvectors (None for other directions), the scaled directions (D, P), and the
-    normalisation used.
-    """
-    flat, weights, found = network.flat, network.flat.rows()[0], None
-    if settings.directions == "hessian":
-        centre = copy_network(flat.module)  # the operator may change its layout
-        found = with_right_products(
-            centre,
-            network.lay_out(inputs),
-            labels,
-            rng,
-            lambda H: top_eigenvectors(H, settings.dimensions, rng),
-            scoring,
-        )
-        directions = found.vectors.to(weights)
-    elif settings.directions == "weights":
-        directions = weights.expand(settings.dimensions, -1)
-    else:
-        directions = draw_directions(settings.dimensions, weights, rng)
-    how = settings.normalize
-    if how == "auto":
-        how = "filter" if settings.directions == "random" else "none"
-    by: Scaling = "filter" if how == "filter" else "norm"
-    slices = parameter_slices(flat.module)
-    return found, normalise(directions, weights, slices, by, keep_biases=how == "none"), how
+) -> Refined:
+    axis, other = axes[0], axes[1] or [0.0]
+    if settings.coarse is None:
+        values = measure_slice(network, directions, axis, sets, other)
+        return Refined(values, torch.ones(len(other), len(axis), dtype=torch.bool))
+
+    def measure(places: Sequence[Place]) -> Tensor:
+        points = [(axis[i], other[j]) for j, i in places]
+        return measure_points(network, directions, points, sets)
+
+    return refine(measure, (len(other), len(axis)), settings.coarse, settings.tolerance)
 
 
 def _centre_loss(network: MovingNetwork, examples: Examples) -> float:
@@ -139,33 +147,68 @@ def _centre_loss(network: MovingNetwork, examples: Examples) -> float:
     return loss
 
 
-def _grid_columns(axis: list[float], measured: Tensor) -> Row:
-    """Return the columns for `measured`, (S, B, A, 2); null at points with a loss that is not
-    finite, because the argmax of NaN is not a prediction.
+def _grid_columns(axes: tuple[list[float], list[float] | None], refined: Refined) -> Row:
+    """Return the columns for a grid; null at points with a loss that is not finite, because the
+    argmax of NaN is not a prediction.
     """
-    losses, errors = measured.unbind(dim=-1)
+    losses, errors = refined.values.unbind(dim=-1)
     finite = losses.isfinite()
-    tested, plane = len(measured) > 1, measured.shape[1] > 1
+    tested, plane = len(losses) > 1, axes[1] is not None
     loss, error = _with_nulls(losses, finite), _with_nulls(errors, finite)
     return {
-        "axis": axis,
-        "axis_2": axis if plane else None,
+        "axis": axes[0],
+        "axis_2": axes[1],
         "train_loss": loss[0],
         "train_error_percent": error[0],
         "test_loss": loss[1] if tested else None,
         "test_error_percent": error[1] if tested else None,
         "num_stationary_points": None if plane else count_stationary(loss[0][0]),
+        "measured": refined.measured.double().tolist(),
+        "measured_share": float(refined.measured.double().mean()),
     }
 
 
-def _direction_columns(directions: Tensor, weights: Tensor, found: Eigenvectors | None) -> Row:
+def _direction_columns(along: Along, weights: Tensor) -> Row:
+    directions, found = along.vectors, along.found
     return {
+        "direction_names": None if along.names is None else list(along.names),
         "direction_norms": _norms(directions),
         "weight_norm": _norms(weights.unsqueeze(0))[0],
         "direction_cosine": cosine(directions[0], directions[1]) if len(directions) > 1 else None,
         "eigenvalues": None if found is None else found.eigenvalues,
         "eigenvalue_residuals": None if found is None else found.residuals,
         "hvp_method": None if found is None else found.hvp_method,
+        "normalize": along.normalize,
+    }
+
+
+def _curvature_columns(
+    network: MovingNetwork, directions: Tensor, examples: Examples, settings: SliceArgs
+) -> Row:
+    """Return the curvature along both axes of a plane, and the shape that they make."""
+    found: list[Curvature] = [Curvature(None, None, None)] * 2
+    if len(directions) == 2:
+        step, significance = settings.curvature_step, settings.significance
+        found = curvatures(network, directions, examples, step, significance)
+    row: Row = {"shape": surface_shape(found)}
+    for name, one in zip(("curvature", "curvature_2"), found, strict=True):
+        row |= {name: one.value, f"{name}_stderr": one.stderr}
+    return row
+
+
+def _point_columns(models: Sequence[nn.Module], along: Along) -> Row:
+    """Return where the networks of the job lie whose directions were read."""
+    if along.names is None:
+        return dict.fromkeys(("points_u", "points_v", "points_distance"), None)
+    base = parameters_vector(models[0])
+    found = project(
+        torch.stack([parameters_vector(model).to(base) - base for model in models]), along.vectors
+    )
+    u, v = torch.nn.functional.pad(found.coordinates, (0, 2 - len(along.vectors))).t()
+    return {
+        "points_u": u.tolist(),
+        "points_v": v.tolist(),
+        "points_distance": found.distances.tolist(),
     }
 
 

@@ -174,32 +174,54 @@ def make_examples(
 
 
 def measure_slice(
-    network: MovingNetwork, directions: Tensor, axis: Sequence[float], sets: Sequence[Examples]
+    network: MovingNetwork,
+    directions: Tensor,
+    axis: Sequence[float],
+    sets: Sequence[Examples],
+    axis_2: Sequence[float] | None = None,
 ) -> Tensor:
-    """Measure each set at w + a d_1 + b d_2 for all a, b of `axis`, with the present weights w and
-    `directions` (D, P).
+    """Measure each set at w + a d_1 + b d_2 for all a of `axis` and b of `axis_2` (None: of `axis`
+    too), with the present weights w and `directions` (D, P).
 
-    Returns the mean loss and the error in percent, (S, B, A, 2) float64 on the CPU, B = 1 for a
-    line. If the network's outputs are not finite, the loss is NaN or infinite. Afterwards the
-    weights are w again.
+    Returns the mean loss and the error in percent, (S, B, A, 2), B = 1 for a line, as
+    `measure_points`.
+    """
+    second = axis if axis_2 is None else axis_2
+    other = second if len(directions) == 2 else (0.0,)
+    found = measure_points(network, directions, [(a, b) for b in other for a in axis], sets)
+    return found.view(len(sets), len(other), len(axis), 2)
+
+
+def measure_points(
+    network: MovingNetwork,
+    directions: Tensor,
+    points: Sequence[tuple[float, float]],
+    sets: Sequence[Examples],
+) -> Tensor:
+    """Measure each set at w + a d_1 + b d_2 for K `points` (a, b), with the present weights w and
+    `directions` (D, P); b of a line is not used.
+
+    Returns the mean loss and the error in percent, (S, K, 2) float64 on the CPU. If the network's
+    outputs are not finite, the loss is NaN or infinite. Afterwards the weights are w again. Points
+    with one b after another share w + b d_2.
     """
     flat = network.flat
     centre = flat.rows()[0]
-    other = axis if len(directions) == 2 else (0.0,)
-    size = (len(sets), len(other), len(axis), 2)
+    size = (len(sets), len(points), 2)
     found = torch.empty(size, dtype=torch.float64, device=centre.device)
+    row, last = centre, None
     with torch.inference_mode():
-        for j, b in enumerate(other):
-            row = torch.add(centre, directions[-1], alpha=b) if len(directions) == 2 else centre
-            for i, a in enumerate(axis):
-                flat.assign(torch.add(row, directions[0], alpha=a))
-                network.settle()
-                for s, examples in enumerate(sets):
-                    found[s, j, i] = network.measure(examples)
+        for k, (a, b) in enumerate(points):
+            if len(directions) == 2 and b != last:
+                row, last = torch.add(centre, directions[-1], alpha=b), b
+            flat.assign(torch.add(row, directions[0], alpha=a))
+            network.settle()
+            for s, examples in enumerate(sets):
+                found[s, k] = network.measure(examples)
         flat.assign(centre)
         network.settle()
     num = torch.tensor([examples.num_scored for examples in sets], dtype=torch.float64)
-    means = found.cpu() / num.view(-1, 1, 1, 1)
+    means = found.cpu() / num.view(-1, 1, 1)
     return torch.stack([means[..., 0], 100 * (1 - means[..., 1])], dim=-1)
 
 
