@@ -30,7 +30,8 @@ EDGE: Any = {"color": "black", "linewidth": 1.3}
 STRAIGHT: Any = {"color": "black", "linewidth": 0.9, "linestyle": (0, (1, 1.6))}
 """A side of a triangle of vertices that is no edge of the complex."""
 
-_INK, _FAR_FACE = "black", "0.6"
+FAR_FACE = "0.6"
+_INK = "black"
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +189,7 @@ def legend_of(rows: Sequence[Mapping[Any, Any]]) -> list[Line2D]:
         ),
         (
             any(point.is_far for point in points),
-            _handle("o", _FAR_FACE, f"projected onto the plane from over {FAR:.0%} of its side"),
+            _handle("o", FAR_FACE, f"projected onto the plane from over {FAR:.0%} of its side"),
         ),
     )
     return [handle for there, handle in kinds if there]
@@ -205,7 +206,7 @@ def _mark(ax: Axes, point: Point, small: bool) -> None:
         [point.v],
         s=8 if small else 22,
         marker="D" if point.is_bend else "o",
-        facecolors=_FAR_FACE if point.is_far else "white",
+        facecolors=FAR_FACE if point.is_far else "white",
         edgecolors=_INK,
         linewidths=0.8,
         zorder=3,

@@ -15,9 +15,10 @@ from mpl_toolkits.mplot3d import Axes3D
 
 from phasegrid.analysis.draw.diagrams import write_title
 from phasegrid.analysis.draw.headings import write_heading
-from phasegrid.analysis.draw.names import lay_out
+from phasegrid.analysis.draw.names import HALO, lay_out
 from phasegrid.analysis.draw.panels import grid_shape
 from phasegrid.analysis.draw.plane_points import (
+    FAR_FACE,
     TRAINING,
     draw_points,
     in_frame,
@@ -130,7 +131,9 @@ def draw_height(ax: Axes3D, row: Row, column: SliceColumn, label: str) -> Axes3D
     ax.plot_surface(x, y, z, facecolors=colours, shade=False, antialiased=True, **looks)
     _stand_networks(ax, row, (a, b, z))
     ticks = bar_ticks(low, high)
-    ax.set_zticks([math.log10(tick) for tick in ticks] if log else ticks, tick_texts(ticks, 2))
+    ax.set_zticks([math.log10(tick) for tick in ticks] if log else ticks, tick_texts(ticks, 3))
+    ax.locator_params(axis="x", nbins=5)
+    ax.locator_params(axis="y", nbins=5)
     ax.tick_params(labelsize=6, pad=-2)
     ax.set_xlabel(row["first"], labelpad=-6)
     ax.set_ylabel(row["second"], labelpad=-6)
@@ -160,8 +163,10 @@ def _stand_networks(ax: Axes3D, row: Row, surface: tuple[Floats, Floats, Floats]
         if len(there) > 1:
             ax.plot(*zip(*there, strict=True), zorder=10, **TRAINING)
     for place, spot in at.items():
-        ax.plot(*([value] for value in spot), "o", color="black", markersize=3, zorder=11)
-        ax.text(*spot, f" {points[place].text()}", fontsize=6, zorder=12)
+        face = FAR_FACE if points[place].is_far else "white"
+        look: Any = {"markerfacecolor": face, "markeredgecolor": "black", "markersize": 3.5}
+        ax.plot(*([value] for value in spot), "o", zorder=11, **look)
+        ax.text(*spot, f" {points[place].text()}", fontsize=6, zorder=12, path_effects=HALO)
 
 
 def _texts(row: Row, missing: int) -> tuple[str, str]:

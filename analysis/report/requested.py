@@ -265,12 +265,12 @@ def _tables(
         table = pd.concat([found.table, aggregate(found.grid, lazy)], ignore_index=True)
         found = replace(found, table=table)
     rows: dict[str, pd.DataFrame] = {}
-    for asked in needs.rows:
+    for asked in (*needs.rows, *needs.beside):
         table = _placed(found.grid, identity(asked), rows_of(identity(asked)), needs.across)
-        if table.empty:
-            missing.append(f"{asked} is not measured yet")
-        else:
+        if not table.empty:
             rows[asked] = table
+        elif asked in needs.rows:
+            missing.append(f"{asked} is not measured yet")
     return Tables(found, names, labels, rows, other), missing
 
 

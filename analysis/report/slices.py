@@ -1,5 +1,6 @@
 """Draw the loss on planes and lines through trained weights (`phasegrid.figures.slices`)."""
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -78,7 +79,12 @@ def _panels(tables: Tables, args: SlicesArgs, measured: pd.DataFrame) -> Drawing
     heads = cell_heads(grid.cells, found.frame)
     named = args.variants is not None
     rows, shared = headed(chosen, heads, {way: way * named for way in ways})
-    told = [{**row, **_of_networks(row, named_networks(row, grid.stages, heads))} for row in rows]
+    read = tables.rows.get("directions", pd.DataFrame(columns=["key", "inputs"]))
+    inputs = dict(zip(read["key"], read["inputs"], strict=True))
+    told = [
+        {**row, **_of_networks(row, named_networks(_read(row, inputs), grid.stages, heads))}
+        for row in rows
+    ]
     figure = slice_panels(
         told,
         {column: slice_label(column, grid.declared["slice"]) for column in args.drawn},
@@ -88,6 +94,15 @@ def _panels(tables: Tables, args: SlicesArgs, measured: pd.DataFrame) -> Drawing
         title=tables.title(args.title, chosen, shared),
     )
     return Drawing(figure, _table(told), notes)
+
+
+def _read(row: Mapping[Any, Any], inputs: Mapping[str, str]) -> Mapping[Any, Any]:
+    """Return a row with the networks of the directions that were read as its ``inputs``, by the key
+    of these.
+    """
+    text = row["inputs"]
+    first = json.loads(text)[0][0] if isinstance(text, str) else ""
+    return {**row, "inputs": inputs.get(first, text)}
 
 
 def _of_networks(row: Mapping[Any, Any], networks: Sequence[Named]) -> dict[str, object]:

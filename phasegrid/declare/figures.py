@@ -14,12 +14,14 @@ from phasegrid.texts import suggest
 class Needs:
     """What a figure reads: quantities by name, variants included, and rows of metrics, with those
     across cells if it can show them. `along`: each quantity is read at all places along trainings.
+    `beside`: rows of metrics that it can do without.
     """
 
     quantities: Sequence[str] = ()
     rows: Sequence[str] = ()
     across: bool = False
     along: bool = False
+    beside: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)

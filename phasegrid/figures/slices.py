@@ -66,6 +66,6 @@ def _fits(args: Mapping[str, Any], grid: Grid) -> Iterable[Finding]:
 SLICES = FigureKind(
     SlicesArgs,
     "phasegrid.analysis.report.slices:slices",
-    needs=lambda _args: Needs(rows=("slice",)),
+    needs=lambda _args: Needs(rows=("slice",), beside=("directions",)),
     fits=_fits,
 )

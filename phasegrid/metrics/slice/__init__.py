@@ -159,8 +159,8 @@ def _cost(job: Measurement) -> Guess:
         point = point + passes(work, min(int(args["refresh_examples"]), work.num_train), 500, 1)
     points = int(args["points"])
     if args["dimensions"] == 2:
-        points *= int(args["points_2"] or points)
-    share = 1.0 if args["coarse"] is None else USUAL_SHARE
+        points *= int(args.get("points_2") or points)
+    share = 1.0 if args.get("coarse") is None else USUAL_SHARE
     return share * points * point
 
 
@@ -169,7 +169,7 @@ USUAL_SHARE = 0.5
 
 
 def _memory(job: Measurement) -> int:
-    vectors = 4 + job.num_networks if job.args["along"] is not None else 0
+    vectors = 4 + job.num_networks if job.args.get("along") is not None else 0
     return evaluation_bytes(job.work) + FLOAT * vectors * job.work.num_parameters
 
 
