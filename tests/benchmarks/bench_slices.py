@@ -25,10 +25,10 @@ from phasegrid.metrics.slice.compute import symmetric_axis
 from phasegrid.metrics.slice.evaluation import MovingNetwork, make_examples, measure_slice
 from phasegrid.models.evaluation import evaluate
 from phasegrid.models.resnet import make
-from phasegrid.models.weights import refresh_batch_norm
+from phasegrid.models.weights import parameter_slices, refresh_batch_norm
 from phasegrid.tasks.scoring import CLASSIFICATION
 
-POINTS, TIMED, EXAMPLES, ROUNDS = 41, 3, 500, 7
+POINTS, TIMED, EXAMPLES, ROUNDS = 41, 3, 1000, 7
 PLAIN_BATCHES = (128, 1000)
 
 
@@ -40,7 +40,8 @@ def main() -> list[str]:
         refresh = inputs if policy == "refreshed" else None
         moving = {p: MovingNetwork(module, refresh, p) for p in ("fp32", "bf16")}  # type: ignore[arg-type]
         ours = moving["fp32"].flat
-        d = normalise(_draw(ours.weights), ours.weights, ours.slices, "filter", keep_biases=False)
+        weights, slices = ours.rows()[0], parameter_slices(ours.module)
+        d = normalise(_draw(weights), weights, slices, "filter", keep_biases=False)
         row = symmetric_axis(POINTS, 1.0)[POINTS // 2 :][:TIMED]
         ways: dict[str, Callable[[], Tensor]] = {
             precision: _ours(network, d, row, inputs, labels)

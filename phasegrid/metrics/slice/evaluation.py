@@ -26,6 +26,7 @@ from phasegrid.datasets.dataset import Dataset
 from phasegrid.errors import MetricError
 from phasegrid.keys import stream_seed
 from phasegrid.metrics.network.folding import FoldedConvolution, fold_batch_norm
+from phasegrid.metrics.network.pointwise import fuse_pointwise
 from phasegrid.metrics.network.recording import Recorded
 from phasegrid.models.flat import FlatNetwork
 from phasegrid.models.image_layouts import layer_out
@@ -65,6 +66,8 @@ class MovingNetwork:
         self._layer_out = layer_out(self.flat.module)
         self._network = fold_batch_norm(self.flat.module)
         self._folds = _keep_folds(self._network)
+        if precision == "fp32":
+            self._network = fuse_pointwise(self._network, _KeptFold)
         device = self.flat.weights.device
         self._fold = Recorded(self._update_folds, device)
         self._sums: dict[Scoring, Recorded] = {}
@@ -243,6 +246,11 @@ class _KeptFold(nn.Module):
         self.weight = torch.empty_like(weight)
         self.bias = weight.new_empty(len(weight))
         self.update()
+
+    @property
+    def convolution(self) -> nn.Module:
+        """The convolution itself."""
+        return self.folded.conv
 
     def update(self) -> None:
         """Fold with the present weights and statistics."""
