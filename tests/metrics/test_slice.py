@@ -240,7 +240,7 @@ def test_along_the_weights_the_loss_is_that_of_scaled_weights(name: str) -> None
 
 
 def test_weights_span_no_plane() -> None:
-    (rule,) = SLICE.rules
+    rule = SLICE.rules[0]
     given = dataclasses.asdict(SliceArgs(directions="weights"))
     found = rule(given)
     assert found == ("dimensions", "found 2 with directions: weights, which are one direction; allowed: 1")  # fmt: skip

@@ -129,7 +129,8 @@ def _has_kernels(network: nn.Module) -> bool:
     plain = all(t.device.type == "cpu" and t.dtype == torch.float32 for t in tensors)
     operations = torch.ops.mkldnn
     names = ("_convolution_pointwise", "_convolution_pointwise_")
-    there = torch.backends.mkldnn.is_available() and all(hasattr(operations, n) for n in names)
+    built: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    there = built and all(hasattr(operations, name) for name in names)
     return plain and there
 
 
