@@ -3,10 +3,11 @@
 A point is one axpy into the live flat weights. Then BatchNorm is folded into the convolutions in
 place, once per point. Images are laid out channels last and pass in batches that stay in a core's
 cache. Nothing is built again from point to point, and if no label can be padding, nothing waits for
-the device before the last point. On one CPU thread, ResNet18 of width 8, 500 images of 32x32 in
-float32, BatchNorm as saved: this is 2.1 times as fast as loading a state dict for every point and
-passing all images at once, and 1.2 times as fast as the same with batches of 128. Convolution
-kernels take 85% of the time (tests/benchmarks/bench_slices.py).
+the device before the last point. In float32 on a CPU the sums and ReLUs after convolutions are
+fused with them (`phasegrid.metrics.network.pointwise`). On one CPU thread, ResNet18 of width 8,
+1,000 images of 32x32 in float32, BatchNorm as saved: this is 2.4 times as fast as loading a state
+dict for every point and passing all images at once, and 1.5 times as fast as the same with batches
+of 128, from 1.3 to 1.8 in single rounds on a busy machine (tests/benchmarks/bench_slices.py).
 
 Memory: a second copy of the examples (channels last), D + 5 vectors of P numbers (weights, room for
 a gradient, centre, row, point, directions), the folded weights, and the activations of one batch:
