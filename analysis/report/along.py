@@ -228,9 +228,12 @@ def _asked_places(asked: Sequence[int | str], there: Sequence[Place]) -> list[Pl
 
 
 def _column(found: Findings, name: str, label: str) -> Column:
+    """Return a quantity as a column of what was measured: logarithms are those of the axis."""
     what: Quantity = found.grid.quantity(name)
-    label = wrapped(label, LETTERS)
-    return Column(name, "float64", what.unit, "", label=label, scale=what.scale)
+    logarithm = what.transform == "log_mean"
+    label = wrapped(label.removeprefix("ln ") if logarithm else label, LETTERS)
+    scale: Scale = "log" if logarithm else what.scale
+    return Column(name, "float64", what.unit, "", label=label, scale=scale)
 
 
 def _scale(args: AlongArgs, column: Column, numbers: "pd.Series[float]") -> Scale:

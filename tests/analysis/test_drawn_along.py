@@ -102,6 +102,14 @@ def test_lines_join_the_places_of_each_cell(found: Findings) -> None:
     assert len(drawn.tables["mine"]) == 4 * 2 * 3
 
 
+def test_lines_of_a_logarithm_are_on_a_log_scale(make_grid: MakeGrid) -> None:
+    found = findings(with_places(make_grid(), ["trace"]), Rules())
+    (ax,) = asked(found, "along", quantities=("trace",)).figures["mine"].axes
+    assert (ax.get_ylabel(), ax.get_yscale()) == ("Hessian trace", "log")
+    highest = max(float(np.max(np.asarray(line.get_ydata()))) for line in ax.lines)
+    assert highest > 20 * 1000, "numbers as measured"
+
+
 def test_diagrams_of_all_places_share_their_colours(found: Findings) -> None:
     drawn = asked(found, "evolution", quantities=("train_loss",), phases=False)
     meshes = [
