@@ -74,8 +74,8 @@ def shape_of(losses: Tensor, axis: Sequence[float], significance: float) -> str:
 
     - ``v-basin``: one minimum, with the network in it. ``v-side``: the network lies on a slope, of
       one minimum or of none on the line.
-    - ``w-basin``: two minima, with the network in one of them (or nearer to it than to the peak).
-      ``w-peak``: two minima, and the network on the peak between them.
+    - ``w-basin``: two minima, with the network in one of them, or at least in the lower half of the
+      slope from the peak to it. ``w-peak``: two minima, and the network on the peak between them.
     - ``vvv-basin``: three minima. ``other``: all else.
     """
     extrema = extrema_of(losses, significance)
@@ -88,9 +88,16 @@ def shape_of(losses: Tensor, axis: Sequence[float], significance: float) -> str:
         there = abs(place - centre) <= 1 or differs(losses, place, centre, significance) < 1
         return "v-basin" if there else "v-side"
     if signs == "v^v":
-        nearest = min(extrema, key=lambda one: abs(one.place - centre))
-        return "w-peak" if nearest.is_peak else "w-basin"
+        return "w-peak" if _is_on_peak(losses.mean(dim=1), extrema, centre) else "w-basin"
     return "vvv-basin" if signs == "v^v^v" else "other"
+
+
+def _is_on_peak(means: Tensor, extrema: Sequence[Extremum], centre: int) -> bool:
+    """Say whether a point is between two minima and in the upper half of the peak there."""
+    left, peak, right = (one.place for one in extrema)
+    side = left if centre <= peak else right
+    inside = left < centre < right
+    return inside and bool(means[centre] > (means[peak] + means[side]) / 2)
 
 
 def falls_to_centre(losses: Tensor, axis: Sequence[float], significance: float) -> bool | None:
