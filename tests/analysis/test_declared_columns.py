@@ -164,7 +164,7 @@ def test_rows_that_no_axis_tells_apart_are_left_out() -> None:
 
 def test_of_a_quantity_with_many_rows_some_panels_are_drawn_and_all_tabulated() -> None:
     rows = [
-        {"cell": cell, "class": label, "error": 1.0 + label, "spread": 0.5, "shift": None}
+        {"cell": cell, "class": label, "error": 1.0 + label + cell, "spread": 0.5, "shift": None}
         for cell in range(2)
         for label in range(40)
     ]

@@ -353,8 +353,8 @@ def test_the_command_draws_figures_phases_and_tables_and_names_the_figures(
     assert code == 0
     assert [path.relative_to(out).as_posix() for path in named][:3] == [
         "diagram.png",
-        "further.png",
         "curves.png",
+        "cuts_load.png",
     ]
     paths = [path for path in out.rglob("*") if path.is_file()]
     names = {path.relative_to(out).as_posix() for path in paths}

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from phasegrid.declare import Column, Finding, Metric
+from phasegrid.declare import UNIT_OF_LOSS, Column, Finding, Metric
 from phasegrid.estimates import FLOAT, Guess, Measurement, passes, training_bytes
 from phasegrid.metrics.hessian import PRODUCT_LAUNCHES
 from phasegrid.metrics.on_examples import (
@@ -104,7 +104,7 @@ LEARNING_COEFFICIENT = Metric(
         Column(
             "loss_trace",
             "list<float64>",
-            "",
+            UNIT_OF_LOSS,
             "mean over chains of the loss above that at w*, at each step, burn-in included",
         ),
         Column("step", "float64", "", "size of the steps, eps", role="detail"),
