@@ -1,6 +1,7 @@
 """Requests for directions: which networks a job has, what it leaves, and every mistake in them."""
 
 import json
+import re
 from dataclasses import asdict
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from test_reading_requests import HEAD, mistakes
 
 import phasegrid
 from phasegrid.config.load import load_sweep
+from phasegrid.errors import SweepError
 from phasegrid.estimates import Measurement, Workload
 from phasegrid.jobs import Artifact, MetricJob
 from phasegrid.metrics.directions import DIRECTIONS, DirectionsArgs
@@ -74,6 +76,26 @@ BAD = {
         " has 1 network; write networks, or over: trajectory with at, or over: cell",
     ),
 }
+
+
+@pytest.mark.parametrize(
+    ("reader", "said"),
+    [
+        (
+            "slice: {of: d, along: [gaussian_0, gaussian_0]}",
+            "slice.along.1: found gaussian_0 twice",
+        ),
+        (
+            "lines: {of: d, along: [gaussian_1, gaussian_1]}",
+            "lines.along.1: found gaussian_1 twice",
+        ),
+        ("lines: {of: d, along: [to_1]}", "lines.along: found to_1, but the directions are along"),
+        ("lines: {of: d, low: 2}", "lines.high: found 1; allowed: more than low, 2"),
+    ],
+)
+def test_a_mistake_in_what_reads_directions_is_told(tmp_path: Path, reader: str, said: str) -> None:
+    with pytest.raises(SweepError, match=re.escape(said)):
+        jobs(tmp_path, "directions: {id: d, along: [gaussian_0, gaussian_1]}", reader)
 
 
 @pytest.mark.parametrize("name", BAD)

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from phasegrid.declare import MAX_COUNT, UNIT_OF_LOSS, Column, Finding, Metric
 from phasegrid.estimates import FLOAT, Guess, Measurement, evaluation_bytes, passes
-from phasegrid.metrics.directions.names import unknown_direction
+from phasegrid.metrics.directions.names import names_mistake, unknown_direction
 from phasegrid.metrics.hessian import PRODUCT_LAUNCHES
 from phasegrid.metrics.ranges import Count, NonNegative, Positive, Seed
 
@@ -70,6 +70,10 @@ def _ordered(args: Mapping[str, Any]) -> Finding | None:
     return "high", f"found {args['high']:g}; allowed: more than low, {args['low']:g}"
 
 
+def _named(args: Mapping[str, Any]) -> Finding | None:
+    return names_mistake(args["along"] or (), "along")
+
+
 def _known(args: Mapping[str, Any], source: Mapping[str, Any]) -> Finding | None:
     unknown = unknown_direction(args["along"] or (), source)
     return None if unknown is None else ("along", unknown)
@@ -120,7 +124,7 @@ LINES = Metric(
     label="Lines",
     reads=("directions",),
     source_rules={"directions": _known},
-    rules=(_ordered,),
+    rules=(_named, _ordered),
     cost=_cost,
     recorded=True,
     memory=_memory,

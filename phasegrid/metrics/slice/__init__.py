@@ -8,7 +8,7 @@ from pydantic import Field
 
 from phasegrid.declare import MAX_COUNT, UNIT_OF_LOSS, Column, Finding, Metric, later
 from phasegrid.estimates import FLOAT, Guess, Measurement, evaluation_bytes, passes
-from phasegrid.metrics.directions.names import unknown_direction
+from phasegrid.metrics.directions.names import names_mistake, unknown_direction
 from phasegrid.metrics.ranges import Count, NonNegative, Positive, Seed
 from phasegrid.texts import counted
 
@@ -124,6 +124,10 @@ def _num_named(args: Mapping[str, Any]) -> Finding | None:
     )
 
 
+def _named(args: Mapping[str, Any]) -> Finding | None:
+    return names_mistake(args["along"] or (), "along")
+
+
 def _known(args: Mapping[str, Any], source: Mapping[str, Any]) -> Finding | None:
     if args["directions"] != "random":
         return (
@@ -204,7 +208,7 @@ SLICE = Metric(
     reads=("directions",),
     source_rules={"directions": _known},
     of_only={"along": ("directions",)},
-    rules=(_weights_span_a_line, _num_named, _second_axis, _ordered),
+    rules=(_weights_span_a_line, _named, _num_named, _second_axis, _ordered),
     cost=_cost,
     recorded=True,
     memory=_memory,
