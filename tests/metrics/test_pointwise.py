@@ -10,6 +10,7 @@ from point_support import Residual, generator, images, seeded
 from torch import Tensor, nn
 from torch.nn.functional import relu
 
+from phasegrid.metrics.network import pointwise
 from phasegrid.metrics.network.pointwise import Fused
 from phasegrid.metrics.slice.evaluation import MovingNetwork, make_examples
 from phasegrid.models import resnet
@@ -97,3 +98,21 @@ def test_in_other_precisions_layers_stay_apart() -> None:
     module = seeded(Residual)
     for network in (MovingNetwork(module), MovingNetwork(module.float(), precision="bf16")):
         assert not any(isinstance(layer, Fused) for layer in network._network.modules())
+
+
+def none_such(*_args: object) -> Tensor:
+    raise AttributeError("there is no such operation")
+
+
+def half(_self: Fused, x: Tensor, y: Tensor | None = None) -> Tensor:
+    return 0.5 * (x[:, :1, :3, :3] if y is None else y)
+
+
+@pytest.mark.parametrize("wrong", [none_such, half])
+def test_kernels_that_compute_something_else_are_not_used(
+    monkeypatch: pytest.MonkeyPatch, wrong: Callable[..., Tensor]
+) -> None:
+    right = pointwise._kernels_are_right.__wrapped__
+    assert right()
+    monkeypatch.setattr(Fused, "forward", wrong)
+    assert not right()

@@ -7,6 +7,7 @@ layers stay apart. The sums are those of the layers, in the same precision.
 
 import operator
 from collections.abc import Mapping
+from functools import cache
 from typing import Protocol, cast
 
 import torch
@@ -127,11 +128,43 @@ def _replace(
 def _has_kernels(network: nn.Module) -> bool:
     tensors = list(network.parameters())
     plain = all(t.device.type == "cpu" and t.dtype == torch.float32 for t in tensors)
-    operations = torch.ops.mkldnn
-    names = ("_convolution_pointwise", "_convolution_pointwise_")
-    built: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
-    there = built and all(hasattr(operations, name) for name in names)
-    return plain and there
+    return plain and _kernels_are_right()
+
+
+@cache
+def _kernels_are_right() -> bool:
+    """Say whether this torch has both kernels and they compute what the layers do: they are not
+    part of its public interface.
+    """
+    if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+        return False
+    kept = _Probe()
+    x = torch.linspace(-1, 1, 50).view(1, 2, 5, 5)
+    y = torch.linspace(1, -1, 27).view(1, 3, 3, 3)
+    with torch.no_grad():
+        plain = kept.convolution(x)
+        try:
+            found = Fused(kept)(x), Fused(kept)(x, y.clone())
+        except (RuntimeError, AttributeError, TypeError):  # no such operation, or other arguments
+            return False
+    return all(map(torch.allclose, found, (relu(plain), relu(plain + y))))
+
+
+class _Probe(nn.Module):
+    """A small convolution without random numbers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        with torch.device("meta"):  # its usual weights would draw random numbers
+            self.convolution = nn.Conv2d(2, 3, 3)
+        weight, bias = torch.linspace(-1, 1, 54).view(3, 2, 3, 3), torch.full((3,), 0.1)
+        self.convolution.weight, self.convolution.bias = map(nn.Parameter, (weight, bias))
+        self.weight, self.bias = self.convolution.weight, self.convolution.bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the output of the convolution."""
+        y: Tensor = self.convolution(x)
+        return y
 
 
 def _is_relu(node: fx.Node, layers: Mapping[str, nn.Module]) -> bool:
