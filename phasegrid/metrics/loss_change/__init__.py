@@ -6,8 +6,9 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from phasegrid.declare import MAX_COUNT, UNIT_OF_LOSS, Column, Metric
-from phasegrid.estimates import COPIES, FLOAT, Guess, Measurement, passes, per_example
-from phasegrid.metrics.hessian import PRODUCT_LAUNCHES, SECOND_ORDER
+from phasegrid.estimates import COPIES, Guess, Measurement, passes
+from phasegrid.metrics.hessian import PRODUCT_LAUNCHES
+from phasegrid.metrics.on_examples import graph_bytes, num_used
 from phasegrid.metrics.ranges import Count, Positive, Seed
 
 CHECKED = 4
@@ -41,7 +42,7 @@ class LossChangeArgs:
 
 def _cost(job: Measurement) -> Guess:
     work, args = job.work, job.args
-    examples = min(int(args["examples"]), work.num_train)
+    examples = num_used(job)
     exact = work.labels_per_example == 1.0  # half a product a class
     trace = work.num_classes / 2 if exact else int(args["trace_probes"])
     products = int(args["num"]) + CHECKED + trace
@@ -51,12 +52,6 @@ def _cost(job: Measurement) -> Guess:
     )
 
 
-def _memory(job: Measurement) -> int:
-    examples = min(int(job.args["examples"]), job.work.num_train)
-    vectors = FLOAT * 2 * COPIES * job.work.num_parameters
-    return vectors + FLOAT * SECOND_ORDER * examples * per_example(job.work)
-
-
 LOSS_CHANGE = Metric(
     over="trial",
     args=LossChangeArgs,
@@ -64,7 +59,7 @@ LOSS_CHANGE = Metric(
     label="Loss change",
     cost=_cost,
     recorded=True,
-    memory=_memory,
+    memory=lambda job: graph_bytes(job, COPIES),
     columns=(
         Column("size", "float64", "", "lambda", role="axis"),
         Column("changes", "list<float64>", UNIT_OF_LOSS, "change of the loss, draw by draw"),
